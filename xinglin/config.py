@@ -1,0 +1,331 @@
+"""Every value a recipe may set, typed, with its meaning beside it. No torch here: a wrong key is found at once.
+
+A recipe's `stages:` maps a name to one of the classes below; `stage:` names the class where it differs from the name,
+so that one recipe may hold `sft` and `sft-medical-only`. `from:` names the stage (or `base`) whose model is the start.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+
+
+class TinyModel(Config):
+    """The embedded model: random weights, a tokenizer trained on the run's own text."""
+
+    shape: Literal["llama", "qwen2", "qwen3", "mistral"] = "llama"
+    hidden_size: Positive = 192
+    num_layers: Positive = 4
+    num_heads: Positive = 6
+    vocab_size: Positive = 4096
+    max_seq_len: Positive = 1024
+
+
+class FullShape(Config):
+    """The shape of the real base, for the dry run's token and memory estimate."""
+
+    hidden_size: Positive
+    num_layers: Positive
+    num_heads: Positive
+    num_kv_heads: Positive | None = None
+    intermediate_size: Positive
+    vocab_size: Positive
+
+
+class Base(Config):
+    """The model a recipe starts from: a transformers folder, or the embedded tiny one."""
+
+    name: str = "embedded tiny model"
+    path: str | None = None
+    """A transformers folder on disk (safetensors)."""
+    template: Literal["chatml", "llama", "human-bot-square", "human-bot-angle"] = "chatml"
+    tiny: TinyModel | None = None
+    full_shape: FullShape | None = None
+
+
+class Lora(Config):
+    """Low-rank adapters (arXiv:2106.09685): W + alpha / rank * B A."""
+
+    rank: Positive = 16
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class Decoding(Config):
+    """How answers are decoded; recorded beside each of them."""
+
+    max_new_tokens: Positive = 128
+    temperature: float = Field(default=1.0, ge=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+
+
+class StageConfig(Config):
+    """What every stage has."""
+
+    stage: str = ""
+    seed: int = 0
+
+
+class Training(StageConfig):
+    """What every training stage has."""
+
+    from_: str = Field(default="base", alias="from")
+    """Stage whose model this one starts from."""
+    method: Literal["full", "lora", "qlora"] = "full"
+    """full: all weights. lora: adapters over a float base. qlora: adapters over an NF4 base (arXiv:2305.14314)."""
+    lora: Lora = Lora()
+    lr: Rate = 1e-4
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: Share = 0.03
+    """Share of the steps over which the learning rate rises."""
+    final_lr: Share = 0.0
+    """Share of `lr` left at the last step."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    clip: float = Field(default=1.0, gt=0)
+    """Largest gradient norm."""
+    batch_size: Positive = 16
+    """Rows (conversations, documents, preferences or answers) of one optimiser step."""
+    micro_batch_tokens: Positive = 4096
+    """Tokens of one packed forward pass; a step takes as many passes as it needs."""
+    max_seq_len: Positive = 1024
+    on_long: Literal["truncate", "drop", "error"] = "truncate"
+    """What happens to a row over `max_seq_len`; each one is counted."""
+    epochs: float = Field(default=1, gt=0)
+    max_steps: Positive | None = None
+    eval_every: Positive | None = None
+    """Steps between validations; default: ten over the run."""
+    save_every: Positive | None = None
+    """Steps between checkpoints; default: five over the run."""
+    keep_best: bool = True
+    """End with the weights that were best on validation (IvyGPT, section 3.1), not with the last."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the forward pass; auto: bf16 where the machine multiplies it natively."""
+
+
+class WardSizes(Config):
+    """How much of the teaching ward is generated."""
+
+    renderings: Positive = 6
+    """How often each disease page is told in the pre-training text."""
+    conversations: Positive = 2500
+    preferences: Positive = 600
+    questions: Positive = 400
+    test_questions: Positive = 200
+    notes: Positive = 100
+
+
+class PublicSizes(Config):
+    """How much is taken from a folder of public sets."""
+
+    documents: Positive = 2000
+    conversations: Positive = 3000
+    general: Positive = 800
+    preferences: Positive = 300
+    questions: Positive = 200
+    test_questions: Positive = 100
+    exam: Positive = 300
+    entities: Positive = 200
+    safety: Positive = 200
+
+
+class Data(StageConfig):
+    """The records of the run: generated (`--data ward`) or imported (`--data public --data-dir DIR`)."""
+
+    stage: Literal["data"] = "data"
+    ward: WardSizes = WardSizes()
+    public: PublicSizes = PublicSizes()
+
+
+class Pretrain(Training):
+    """Continued pre-training on documents."""
+
+    stage: Literal["pretrain"] = "pretrain"
+    data: str = "documents"
+
+
+class Sft(Training):
+    """Supervised fine-tuning on conversations; loss on assistant turns only."""
+
+    stage: Literal["sft"] = "sft"
+    data: str = "conversations"
+    general_share: Share
+    """Share of general conversations in the rows of training. 0 must be written."""
+
+
+class Sample(StageConfig):
+    """k answers to each question."""
+
+    stage: Literal["sample"] = "sample"
+    from_: str = Field(default="sft", alias="from")
+    questions: str = "questions/train"
+    limit: Positive | None = None
+    num_answers: Positive = 4
+    decoding: Decoding = Decoding(temperature=1.0)
+
+
+class Score(StageConfig):
+    """A score for each sampled answer, with its source."""
+
+    stage: Literal["score"] = "score"
+    from_: str = Field(default="sample", alias="from")
+    scorer: Literal["rule", "llm", "human"] = "rule"
+    url: str | None = None
+    """OpenAI-style address of the judge, for scorer llm."""
+    model: str | None = None
+    file: str | None = None
+    """JSONL of rollouts that a human has scored, for scorer human."""
+    margin: float = Field(default=0.05, ge=0)
+    """Scores nearer than this are a tie when rankings are made."""
+
+
+class Reward(Training):
+    """A reward model: the backbone with one output, trained on rankings."""
+
+    stage: Literal["reward"] = "reward"
+    from_: str = Field(default="sft", alias="from")
+    data: str = "preferences"
+    """Preferences of the data stage, or the name of a `score` stage."""
+    loss: Literal["listwise", "pairwise"] = "pairwise"
+    """pairwise: mean of -log sigmoid over ordered pairs (arXiv:2203.02155). listwise: Plackett-Luce of the ranking."""
+    ranks: Literal["all", "extremes"] = "all"
+    """extremes: only the best and the worst answer of each ranking (accepted/rejected)."""
+
+
+class BestOfN(Training):
+    """Rejection sampling: n answers a question, the reward model keeps the best K, SFT on them; in rounds."""
+
+    stage: Literal["best_of_n"] = "best_of_n"
+    from_: str = Field(default="sft", alias="from")
+    reward: str = "reward"
+    questions: str = "questions/train"
+    limit: Positive | None = None
+    num_answers: Positive = 8
+    keep: Positive = 1
+    rounds: Positive = 1
+    decoding: Decoding = Decoding(temperature=1.0)
+
+    @model_validator(mode="after")
+    def _keep_fewer(self) -> BestOfN:
+        if self.keep > self.num_answers:
+            raise ValueError(f"keep is {self.keep}, but only {self.num_answers} answers are sampled")
+        return self
+
+
+class Dpo(Training):
+    """Direct preference optimisation (arXiv:2305.18290)."""
+
+    stage: Literal["dpo"] = "dpo"
+    from_: str = Field(default="sft", alias="from")
+    data: str = "preferences"
+    beta: float = Field(default=0.1, gt=0)
+    pairs: Literal["all", "extremes"] = "extremes"
+    sft_weight: float = Field(default=0.0, ge=0)
+    """Weight of the negative log-likelihood of the chosen answer (arXiv:2404.19733)."""
+
+
+class Policy(Training):
+    """What PPO and GRPO share."""
+
+    from_: str = Field(default="sft", alias="from")
+    reward: str = "reward"
+    """Stage of the reward model, or `rule` for the ward's scorer."""
+    questions: str = "questions/train"
+    iterations: Positive = 10
+    prompts: Positive = 32
+    """Questions of one iteration."""
+    num_answers: Positive = 2
+    inner_epochs: Positive = 1
+    """Passes over the answers of one iteration."""
+    decoding: Decoding = Decoding(temperature=1.0)
+    clip_ratio: float = Field(default=0.2, gt=0)
+    kl: float = Field(default=0.05, ge=0)
+    """Weight of the KL to the model the stage starts from."""
+    kl_target: float | None = None
+    """Mean KL per answer, in nats, that an adaptive weight steers to (arXiv:1909.08593); None keeps `kl` fixed."""
+    max_kl: float = Field(default=50.0, gt=0)
+    """Health rule: mean KL per answer, in nats, at which training stops."""
+    min_entropy: float = Field(default=0.02, ge=0)
+    max_ratio: float = Field(default=3.0, gt=1)
+    max_length_growth: float = Field(default=2.0, gt=1)
+    """Health rule: growth of the mean answer length, against the first iteration, at which training stops."""
+
+
+class Ppo(Policy):
+    """Proximal policy optimisation (arXiv:1707.06347) with a value head and GAE (arXiv:1506.02438)."""
+
+    stage: Literal["ppo"] = "ppo"
+    gamma: Share = 1.0
+    gae_lambda: Share = 0.95
+    value_clip: float = Field(default=0.2, gt=0)
+    value_weight: float = Field(default=0.5, gt=0)
+    value_warmup: int = Field(default=1, ge=0)
+    """First iterations in which only the value model learns."""
+
+
+class Grpo(Policy):
+    """Group-relative policy optimisation (arXiv:2402.03300): the group's mean is the baseline."""
+
+    stage: Literal["grpo"] = "grpo"
+    num_answers: Positive = 8
+
+
+class Evaluate(StageConfig):
+    """The battery on each checkpoint, and paired comparisons."""
+
+    stage: Literal["evaluate"] = "evaluate"
+    checkpoints: tuple[str, ...]
+    compare: tuple[tuple[str, str], ...] = ()
+    """[new, old] pairs; "better" is said only where the paired interval excludes 0."""
+    limit: Positive | None = None
+    """Largest number of items of each evaluation."""
+    decoding: Decoding = Decoding(temperature=0.0)
+    samples: Positive = 8
+    evaluations: tuple[str, ...] = ()
+    """Names of the evaluations to run; empty: all that the data allows."""
+
+
+class Export(StageConfig):
+    """A merged model folder, verified by reload."""
+
+    stage: Literal["export"] = "export"
+    from_: str = Field(default="sft", alias="from")
+
+
+STAGES: dict[str, type[StageConfig]] = {
+    "data": Data,
+    "pretrain": Pretrain,
+    "sft": Sft,
+    "sample": Sample,
+    "score": Score,
+    "reward": Reward,
+    "best_of_n": BestOfN,
+    "dpo": Dpo,
+    "ppo": Ppo,
+    "grpo": Grpo,
+    "evaluate": Evaluate,
+    "export": Export,
+}
+
+
+class Recipe(Config):
+    """A whole run."""
+
+    name: str
+    title: str = ""
+    paper: str = ""
+    base: Base = Base()
+    stages: dict[str, StageConfig]
+    provenance: dict[str, str] = {}
+    """Value -> `published: <where>` or `assumed: <why>`."""

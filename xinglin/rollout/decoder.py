@@ -1,0 +1,373 @@
+"""The decode loop: a transformers model's weights, fused and read by a forward pass of our own.
+
+transformers' `generate` spends most of a small model's token on bookkeeping; here a step is some thirty operations a
+layer, key and value lie in place, and a finished row's slot is taken by the next one at once. What it computes is what
+the model computes: a test holds the log-probabilities to the trainer's.
+
+    weights = read_weights(model)            # adapters folded in, NF4 dequantised; again after each training step
+    for index, tokens, logprobs in decode(weights, requests, decoding, stop_id): ...
+
+Legend: S slots, R new prompts, T tokens of a packed row, H query heads, K key heads, D head size, C cache length.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+from torch.nn.functional import linear, scaled_dot_product_attention, silu
+
+from xinglin.models.attention import Paths, packed_attention, plan_paths
+from xinglin.records import InputError
+from xinglin.rollout.generator import Decoding
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One block's weights: query, key and value in one matrix, gate and up in another."""
+
+    norm: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    out: Tensor
+    mlp_norm: Tensor
+    gate_up: Tensor
+    down: Tensor
+    window: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    embed: Tensor
+    layers: tuple[Layer, ...]
+    norm: Tensor
+    head: Tensor
+    cos: Tensor  # (max_len, D)
+    sin: Tensor
+    num_heads: int
+    num_kv_heads: int
+    eps: float
+
+    @property
+    def head_dim(self) -> int:
+        return self.cos.shape[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`uniforms[t]` decides token t: the same request gives the same answer in whatever company it is decoded."""
+
+    prompt: np.ndarray
+    uniforms: np.ndarray
+    group: int
+    """Requests of one group share the prompt, which is computed once."""
+
+
+def read_weights(model: Any, dtype: torch.dtype = torch.float32) -> Weights:
+    """The weights of a LLaMA, Qwen2, Qwen3 or Mistral model, under the adapter that is active now."""
+    decoder = model.get_decoder()
+    config = decoder.config
+    if getattr(config, "hidden_act", "silu") != "silu":
+        raise InputError(f"decoding supports SiLU models; this one has {config.hidden_act}")
+    with torch.no_grad():
+        positions = torch.arange(config.max_position_embeddings, device=decoder.norm.weight.device)[None]
+        cos, sin = decoder.rotary_emb(torch.zeros(1, device=positions.device, dtype=torch.float32), positions)
+        return Weights(
+            embed=decoder.embed_tokens.weight.to(dtype),
+            layers=tuple(_read_layer(block, dtype) for block in decoder.layers),
+            norm=decoder.norm.weight.to(dtype),
+            head=model.get_output_embeddings().weight.to(dtype),
+            cos=cos[0].to(dtype),
+            sin=sin[0].to(dtype),
+            num_heads=config.num_attention_heads,
+            num_kv_heads=config.num_key_value_heads,
+            eps=config.rms_norm_eps,
+        )
+
+
+def _read_layer(block: Any, dtype: torch.dtype) -> Layer:
+    attention, mlp = block.self_attn, block.mlp
+    qkv = [attention.q_proj, attention.k_proj, attention.v_proj]
+    biases = [_plain(part).bias for part in qkv]
+    norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
+    return Layer(
+        norm=block.input_layernorm.weight.to(dtype),
+        qkv=torch.cat([_matrix(part) for part in qkv]).to(dtype),
+        qkv_bias=None if biases[0] is None else torch.cat(biases).to(dtype),
+        q_norm=None if norms[0] is None else norms[0].weight.to(dtype),
+        k_norm=None if norms[1] is None else norms[1].weight.to(dtype),
+        out=_matrix(attention.o_proj).to(dtype),
+        mlp_norm=block.post_attention_layernorm.weight.to(dtype),
+        gate_up=torch.cat([_matrix(mlp.gate_proj), _matrix(mlp.up_proj)]).to(dtype),
+        down=_matrix(mlp.down_proj).to(dtype),
+        window=getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None)),
+    )
+
+
+def _plain(module: Any) -> Any:
+    return module.get_base_layer() if isinstance(module, LoraLayer) else module
+
+
+def _matrix(module: Any) -> Tensor:
+    """The matrix a linear layer multiplies by: NF4 dequantised, the active adapters' products added."""
+    plain = _plain(module)
+    weight: Tensor = plain.weight
+    if hasattr(weight, "quant_state"):
+        from bitsandbytes.functional import dequantize_4bit
+
+        weight = dequantize_4bit(weight.data, weight.quant_state)
+    weight = weight.float()
+    if isinstance(module, LoraLayer) and not module._disable_adapters:
+        for name in module._active_adapter:
+            if name in module.lora_A:
+                weight = weight + module.get_delta_weight(name).float()  # type: ignore[attr-defined]
+    return weight
+
+
+# --- forward passes --------------------------------------------------------------------------------------------------
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+
+def forward(weights: Weights, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+    """(N, d) last hidden states of N tokens. `attend(layer, q_NHD, k_NKD, v_NKD)` says what each of them sees."""
+    heads, kv_heads, size = weights.num_heads, weights.num_kv_heads, weights.head_dim
+    x = weights.embed[ids]
+    cos, sin = weights.cos[positions][:, None], weights.sin[positions][:, None]
+    for index, layer in enumerate(weights.layers):
+        qkv = linear(_norm(x, layer.norm, weights.eps), layer.qkv, layer.qkv_bias).unflatten(-1, (-1, size))
+        q, k, v = qkv.split([heads, kv_heads, kv_heads], dim=1)
+        if layer.q_norm is not None and layer.k_norm is not None:
+            q, k = _norm(q, layer.q_norm, weights.eps), _norm(k, layer.k_norm, weights.eps)
+        mixed = attend(index, _rotate(q, cos, sin), _rotate(k, cos, sin), v)
+        x = x + linear(mixed.flatten(1), layer.out)
+        gate, up = linear(_norm(x, layer.mlp_norm, weights.eps), layer.gate_up).chunk(2, -1)
+        x = x + linear(silu(gate) * up, layer.down)
+    return _norm(x, weights.norm, weights.eps)
+
+
+def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return torch.nn.functional.rms_norm(x, (x.shape[-1],), weight, eps)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
+
+
+class Cache:
+    """Keys and values of the slots in place, (layers, S, K, C, D)."""
+
+    def __init__(self, weights: Weights, num_slots: int, length: int) -> None:
+        shape = (len(weights.layers), num_slots, weights.num_kv_heads, length, weights.head_dim)
+        self.keys = torch.zeros(shape, dtype=weights.embed.dtype, device=weights.embed.device)
+        self.values = torch.zeros_like(self.keys)
+        self.lengths = np.zeros(num_slots, dtype=np.int64)
+
+    def attend_step(self, weights: Weights, slots: Tensor, positions: Tensor) -> Attend:
+        """One new token in each of `slots`: written to the cache, then it sees its slot's past.
+
+        Slots are the first rows of the cache, so that no key or value is copied to be read.
+        """
+        count, longest = len(slots), int(positions.max()) + 1
+        ages = positions[:, None] - torch.arange(longest, device=positions.device)[None]
+        gqa = weights.num_heads != weights.num_kv_heads
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values = self.keys[layer], self.values[layer]
+            keys[slots, :, positions] = k
+            values[slots, :, positions] = v
+            window = weights.layers[layer].window
+            seen = ages >= 0 if window is None else (ages >= 0) & (ages < window)
+            out = scaled_dot_product_attention(
+                q[:, :, None],
+                keys[:count, :, :longest],
+                values[:count, :, :longest],
+                seen[:, None, None],
+                enable_gqa=gqa,
+            )
+            return out[:, :, 0]
+
+        return attend
+
+
+def prefill(weights: Weights, prompts: Sequence[np.ndarray]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """Packed pass over several prompts: (R, d) hidden state of each last token, and each prompt's keys and values
+    (layers, K, length, D)."""
+    ends = np.cumsum([len(p) for p in prompts])
+    starts = np.concatenate([[0], ends[:-1]])
+    device = weights.embed.device
+    ids = torch.from_numpy(np.concatenate(prompts)).to(device)
+    positions = torch.from_numpy(np.concatenate([np.arange(len(p)) for p in prompts])).to(device)
+    paths = plan_paths([np.arange(a, b) for a, b in zip(starts, ends, strict=True)], int(ends[-1])).to(device)
+    keys: list[Tensor] = []
+    values: list[Tensor] = []
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        keys.append(k)
+        values.append(v)
+        return attend_packed(weights, paths, layer, q, k, v)
+
+    hidden = forward(weights, ids, positions, attend)
+    all_keys, all_values = torch.stack(keys).transpose(1, 2), torch.stack(values).transpose(1, 2)
+    pairs = [(all_keys[:, :, a:b], all_values[:, :, a:b]) for a, b in zip(starts, ends, strict=True)]
+    return hidden[torch.from_numpy(ends - 1).to(device)], pairs
+
+
+def attend_packed(weights: Weights, paths: Paths, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Packed attention in this module's form: (T, H, D) in and out."""
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    out, _ = packed_attention(None, q, k, v, None, paths=paths, sliding_window=weights.layers[layer].window)
+    return out[0]
+
+
+# --- decoding --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One answer under way."""
+
+    index: int
+    uniforms: np.ndarray
+    tokens: list[int]
+    logprobs: list[float]
+
+
+def choose(logits_SV: Tensor, uniforms_S: Tensor, decoding: Decoding) -> tuple[Tensor, Tensor]:
+    """(S,) tokens and their log-probabilities under the model at this temperature, before top-k and top-p.
+
+    Sampling is by inverse distribution function: the first token whose cumulated probability passes the uniform.
+    """
+    if decoding.temperature == 0:
+        tokens = logits_SV.argmax(-1)
+        return tokens, logits_SV.float().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+    logprobs = (logits_SV.float() / decoding.temperature).log_softmax(-1)
+    if decoding.top_k == 0 and decoding.top_p == 1:
+        cumulated = logprobs.exp().cumsum(-1)
+        tokens = torch.searchsorted(cumulated, (uniforms_S * cumulated[:, -1])[:, None], right=True)[:, 0]
+    else:
+        kept, order = logprobs.exp().sort(-1, descending=True)
+        if decoding.top_k:
+            kept[:, decoding.top_k :] = 0
+        kept[kept.cumsum(-1) - kept >= decoding.top_p] = 0
+        cumulated = kept.cumsum(-1)
+        place = torch.searchsorted(cumulated, (uniforms_S * cumulated[:, -1])[:, None], right=True)
+        tokens = order.gather(-1, place.clamp(max=order.shape[-1] - 1))[:, 0]
+    tokens = tokens.clamp(max=logits_SV.shape[-1] - 1)
+    return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
+
+
+@torch.inference_mode()
+def decode(
+    weights: Weights, requests: Sequence[Request], decoding: Decoding, stop: int, *, num_slots: int = 64
+) -> Iterator[tuple[int, list[int], list[float]]]:
+    """Yield (request number, token ids with the stop token if it came, their log-probabilities) as answers finish."""
+    longest = max(len(r.prompt) for r in requests) + decoding.max_new_tokens
+    if longest > len(weights.cos):
+        raise InputError(
+            f"a prompt of {longest - decoding.max_new_tokens} tokens and {decoding.max_new_tokens} new ones exceed "
+            f"the model's {len(weights.cos)}; shorten the prompt or lower max_new_tokens"
+        )
+    num_slots = min(num_slots, len(requests))
+    cache = Cache(weights, num_slots, longest)
+    waiting = deque(enumerate(requests))
+    slots: list[_Slot] = []  # slot i of the cache belongs to slots[i]: the busy ones are always the first
+    while waiting or slots:
+        if waiting and len(slots) < num_slots:
+            finished = _admit(weights, cache, slots, waiting, num_slots, decoding, stop)
+        else:
+            finished = _advance(weights, cache, slots, decoding, stop)
+        yield from ((slot.index, slot.tokens, slot.logprobs) for slot in finished)
+
+
+@torch.inference_mode()
+def decode_stream(weights: Weights, request: Request, decoding: Decoding, stop: int) -> Iterator[int]:
+    """The tokens of one answer as they come, the stop token left out."""
+    cache = Cache(weights, 1, len(request.prompt) + decoding.max_new_tokens)
+    slots: list[_Slot] = []
+    finished = _admit(weights, cache, slots, deque([(0, request)]), 1, decoding, stop)
+    while True:
+        token = (finished or slots)[0].tokens[-1]
+        if token != stop:
+            yield token
+        if finished:
+            return
+        finished = _advance(weights, cache, slots, decoding, stop)
+
+
+def _admit(
+    weights: Weights,
+    cache: Cache,
+    slots: list[_Slot],
+    waiting: deque[tuple[int, Request]],
+    num_slots: int,
+    decoding: Decoding,
+    stop: int,
+) -> list[_Slot]:
+    """Fill the free slots: one pass over the new prompts, a group's only once, and a first token each."""
+    new = [waiting.popleft() for _ in range(min(num_slots - len(slots), len(waiting)))]
+    rows: dict[int, int] = {}
+    prompts: list[np.ndarray] = []
+    for _, request in new:
+        if request.group not in rows:
+            rows[request.group] = len(prompts)
+            prompts.append(request.prompt)
+    hidden, pairs = prefill(weights, prompts)
+    row_of = [rows[request.group] for _, request in new]
+    for place, row in enumerate(row_of, len(slots)):
+        keys, values = pairs[row]
+        cache.keys[:, place, :, : keys.shape[2]] = keys
+        cache.values[:, place, :, : values.shape[2]] = values
+        cache.lengths[place] = keys.shape[2]
+    first = len(slots)
+    slots.extend(_Slot(index, request.uniforms, [], []) for index, request in new)
+    return _append(weights, cache, slots, first, hidden[row_of], decoding, stop)
+
+
+def _advance(weights: Weights, cache: Cache, slots: list[_Slot], decoding: Decoding, stop: int) -> list[_Slot]:
+    """One token for every busy slot."""
+    device = weights.embed.device
+    ids = torch.tensor([slot.tokens[-1] for slot in slots], device=device)
+    positions = torch.from_numpy(cache.lengths[: len(slots)].copy()).to(device)
+    attend = cache.attend_step(weights, torch.arange(len(slots), device=device), positions)
+    hidden = forward(weights, ids, positions, attend)
+    cache.lengths[: len(slots)] += 1
+    return _append(weights, cache, slots, 0, hidden, decoding, stop)
+
+
+def _append(
+    weights: Weights, cache: Cache, slots: list[_Slot], first: int, hidden: Tensor, decoding: Decoding, stop: int
+) -> list[_Slot]:
+    """Choose a token for slots `first`... and take out the answers that are finished."""
+    uniforms = torch.tensor([slot.uniforms[len(slot.tokens)] for slot in slots[first:]], device=hidden.device)
+    tokens, logprobs = choose(linear(hidden, weights.head), uniforms, decoding)
+    finished = []
+    for slot, token, logprob in zip(slots[first:], tokens.tolist(), logprobs.tolist(), strict=True):
+        slot.tokens.append(token)
+        slot.logprobs.append(logprob)
+    for place in reversed(range(first, len(slots))):
+        slot = slots[place]
+        if slot.tokens[-1] == stop or len(slot.tokens) == decoding.max_new_tokens:
+            finished.append(slot)
+            _free(cache, slots, place)
+    return finished
+
+
+def _free(cache: Cache, slots: list[_Slot], place: int) -> None:
+    """Take a slot out; the last one moves into its place, so that the busy slots stay the first."""
+    last = slots.pop()
+    if place < len(slots):
+        length = cache.lengths[len(slots)]
+        slots[place] = last
+        cache.keys[:, place, :, :length] = cache.keys[:, len(slots), :, :length]
+        cache.values[:, place, :, :length] = cache.values[:, len(slots), :, :length]
+        cache.lengths[place] = length

@@ -1,0 +1,96 @@
+"""Pre-training and supervised fine-tuning: this text is right.
+
+    xinglin pretrain --model BASE --data documents.jsonl --out DIR
+    xinglin sft      --model BASE --data conversations.jsonl --out DIR
+
+Both are the same objective over packed rows; they differ in what is learned of a row (all of it, or the assistant's
+turns) and in the mixture (fine-tuning takes a written share of general conversations against forgetting).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from xinglin.config import Pretrain, Sft, Training
+from xinglin.data.batches import encode_conversations, encode_documents, plan_steps
+from xinglin.models.packing import Batch, Group, in_order, micro_batches
+from xinglin.models.trainable import Trainable, load_trainable
+from xinglin.objectives.causal import Loss, causal_lm
+from xinglin.records import Conversation, Document, InputError, read_records
+from xinglin.run import Stage
+from xinglin.train.engine import Engine
+
+MOST_VALIDATION_ROWS = 200
+
+
+def pretrain(config: Pretrain, stage: Stage, parent: Path, train: Path, valid: Path | None) -> dict[str, int]:
+    """Continued pre-training. Returns the counts of what was read, cut and dropped."""
+    model = load_trainable(parent, config)
+    counts: Counter[str] = Counter()
+    rows = encode_documents(read_records(train, Document), model.tokenizer, config.max_seq_len, counts)
+    held = (
+        encode_documents(read_records(valid, Document), model.tokenizer, config.max_seq_len, Counter()) if valid else []
+    )
+    fit_causal(model, config, stage, rows, held)
+    model.save(stage.dir / "model")
+    return dict(counts)
+
+
+def sft(
+    config: Sft, stage: Stage, parent: Path, train: Path, valid: Path | None, general: Path | None
+) -> dict[str, int]:
+    """Supervised fine-tuning on conversations with a share of general ones. Returns the counts."""
+    model = load_trainable(parent, config)
+    counts: Counter[str] = Counter()
+    rows = _conversations(train, model, config, counts)
+    if config.general_share > 0:
+        if general is None:
+            raise InputError(
+                f"stage {stage.name!r}: general_share is {config.general_share}, but there is no general data"
+            )
+        rows = mix(rows, _conversations(general, model, config, counts), config.general_share, config.seed, counts)
+    held = _conversations(valid, model, config, Counter()) if valid else []
+    fit_causal(model, config, stage, rows, held)
+    model.save(stage.dir / "model")
+    return dict(counts)
+
+
+def mix(rows: list[Group], general: list[Group], share: float, seed: int, counts: Counter[str]) -> list[Group]:
+    """`rows` and as many general rows as make up `share` of the whole; repeats of a general row are counted."""
+    wanted = round(len(rows) * share / (1 - share)) if share < 1 else len(general)
+    shuffles = [np.random.default_rng([seed, i]).permutation(len(general)) for i in range(-(-wanted // len(general)))]
+    chosen = np.concatenate(shuffles)[:wanted]
+    counts["general rows in the mixture"] = wanted
+    counts["general rows repeated"] = max(0, wanted - len(general))
+    return [*(rows if share < 1 else []), *(general[i] for i in chosen)]
+
+
+def fit_causal(model: Trainable, config: Training, stage: Stage, rows: list[Group], held: list[Group]) -> None:
+    """Train on `rows`, validate on `held`."""
+    plan = plan_steps(len(rows), config.batch_size, config.epochs, config.seed, config.max_steps)
+    engine = Engine(model.module, config, stage, num_steps=len(plan))
+
+    def loss_fn(batch: Batch) -> Loss:
+        return causal_lm(model.logprobs(batch))
+
+    def validate() -> dict[str, float]:
+        total = tokens = 0.0
+        for batch in in_order(held[:MOST_VALIDATION_ROWS], config.micro_batch_tokens):
+            loss_sum, count, _ = loss_fn(batch.to(engine.device))
+            total, tokens = total + float(loss_sum), tokens + count
+        return {"valid_loss": total / tokens}
+
+    engine.fit(
+        lambda step: micro_batches([rows[i] for i in plan[step]], config.micro_batch_tokens),
+        loss_fn,
+        validate if held else None,
+    )
+
+
+def _conversations(path: Path, model: Trainable, config: Training, counts: Counter[str]) -> list[Group]:
+    return encode_conversations(
+        read_records(path, Conversation), model.tokenizer, model.template, config.max_seq_len, config.on_long, counts
+    )
