@@ -19,17 +19,6 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
-class TinyModel(Config):
-    """The embedded model: random weights, a tokenizer trained on the run's own text."""
-
-    shape: Literal["llama", "qwen2", "qwen3", "mistral"] = "llama"
-    hidden_size: Positive = 192
-    num_layers: Positive = 4
-    num_heads: Positive = 6
-    vocab_size: Positive = 4096
-    max_seq_len: Positive = 1024
-
-
 class FullShape(Config):
     """The shape of the real base, for the dry run's token and memory estimate."""
 
@@ -39,17 +28,6 @@ class FullShape(Config):
     num_kv_heads: Positive | None = None
     intermediate_size: Positive
     vocab_size: Positive
-
-
-class Base(Config):
-    """The model a recipe starts from: a transformers folder, or the embedded tiny one."""
-
-    name: str = "embedded tiny model"
-    path: str | None = None
-    """A transformers folder on disk (safetensors)."""
-    template: Literal["chatml", "llama", "human-bot-square", "human-bot-angle"] = "chatml"
-    tiny: TinyModel | None = None
-    full_shape: FullShape | None = None
 
 
 class Lora(Config):
@@ -114,18 +92,6 @@ class Training(StageConfig):
     """Arithmetic of the forward pass; auto: bf16 where the machine multiplies it natively."""
 
 
-class WardSizes(Config):
-    """How much of the teaching ward is generated."""
-
-    renderings: Positive = 6
-    """How often each disease page is told in the pre-training text."""
-    conversations: Positive = 2500
-    preferences: Positive = 600
-    questions: Positive = 400
-    test_questions: Positive = 200
-    notes: Positive = 100
-
-
 class PublicSizes(Config):
     """How much is taken from a folder of public sets."""
 
@@ -144,7 +110,8 @@ class Data(StageConfig):
     """The records of the run: generated (`--data ward`) or imported (`--data public --data-dir DIR`)."""
 
     stage: Literal["data"] = "data"
-    ward: WardSizes = WardSizes()
+    ward: dict[str, int | float] = {}
+    """Counts and shares of the generated ward that differ from its defaults (data/ward/build.py)."""
     public: PublicSizes = PublicSizes()
 
 
@@ -153,6 +120,33 @@ class Pretrain(Training):
 
     stage: Literal["pretrain"] = "pretrain"
     data: str = "documents"
+    domain: Literal["all", "medical", "general"] = "all"
+    """Which documents are read: all, or those of one domain."""
+
+
+class TinyModel(Config):
+    """The embedded model: random weights, a tokenizer trained on the run's own text."""
+
+    shape: Literal["llama", "qwen2", "qwen3", "mistral"] = "llama"
+    hidden_size: Positive = 192
+    num_layers: Positive = 4
+    num_heads: Positive = 6
+    vocab_size: Positive = 4096
+    max_seq_len: Positive = 1024
+    seed: int = 0
+    pretrain: Pretrain | None = None
+    """How the random model is made into a stand-in for the recipe's base, on the run's own documents."""
+
+
+class Base(Config):
+    """The model a recipe starts from: a transformers folder, or the embedded tiny one."""
+
+    name: str = "embedded tiny model"
+    path: str | None = None
+    """A transformers folder on disk (safetensors)."""
+    template: Literal["chatml", "llama", "human-bot-square", "human-bot-angle"] = "chatml"
+    tiny: TinyModel | None = None
+    full_shape: FullShape | None = None
 
 
 class Sft(Training):
@@ -294,6 +288,7 @@ class Evaluate(StageConfig):
     samples: Positive = 8
     evaluations: tuple[str, ...] = ()
     """Names of the evaluations to run; empty: all that the data allows."""
+    exam_modes: tuple[Literal["logprob", "chat", "generate"], ...] = ("logprob", "chat", "generate")
 
 
 class Export(StageConfig):

@@ -8,7 +8,8 @@ batches = micro_batches([rows[i] for i in plan[step]], micro_batch_tokens)   # m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,9 +17,21 @@ from transformers import PreTrainedTokenizerFast
 
 from xinglin.models.packing import Group
 from xinglin.models.template import Template, encode_answer, encode_text, render
-from xinglin.records import Conversation, Document, InputError, Message, Preference
+from xinglin.records import Conversation, Document, InputError, Message, Preference, read_records
 
 OnLong = Literal["truncate", "drop", "error"]
+
+
+def training_texts(folder: Path) -> Iterator[str]:
+    """Every text of a data folder that is trained on: what an embedded tokenizer is made from."""
+    for document in read_records(folder / "documents/train.jsonl", Document):
+        yield document.text
+    for name in ("conversations", "general"):
+        for conversation in read_records(folder / name / "train.jsonl", Conversation):
+            yield from (message.content for message in conversation.messages)
+    if (folder / "preferences/train.jsonl").is_file():
+        for preference in read_records(folder / "preferences/train.jsonl", Preference):
+            yield from (answer.text for answer in preference.answers)
 
 
 def encode_documents(

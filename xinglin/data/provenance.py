@@ -22,7 +22,7 @@ LICENCES = (
     ("CC0-1.0", r"\bCC0\b"),
 )
 RESEARCH_ONLY = re.compile(
-    r"research[ -](?:use )?only|research/academic|academic/research use only|academic research|academic[^.;\n]{0,30}only"
+    r"research[ -](?:use )?only|academic/research use only|academic research|academic[^.;\n]{0,30}only"
     r"|non-?commercial|\bNC\b|BY-NC|commercial (?:use|misuse)[^.;\n]{0,20}(?:forbidden|prohibited)|no commercial use"
     r"|for technical research purposes|仅[供限][^。\n]{0,10}(?:研究|学术)|非商业|禁止商用",
     re.I,

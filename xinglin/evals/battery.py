@@ -18,12 +18,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from xinglin.evals import bias, dialogue, documents, entities, exam, general, safety
 from xinglin.evals.dialogue import Judge, Scorer
+from xinglin.evals.exam import Mode
 from xinglin.evals.result import Evaluation, answer_texts, not_run, question_prompts
 from xinglin.metrics import Embedding, paired_difference, train_embedding
 from xinglin.metrics.embedding import Embed
@@ -48,7 +49,7 @@ class BatterySettings:
     max_new_tokens: int = 128
     temperature: float = 0.0
     bleu_mode: str = "correct"
-    exam_modes: tuple[exam.Mode, ...] = ("logprob", "chat", "generate")
+    exam_modes: tuple[Mode, ...] = ("logprob", "chat", "generate")
     exam_shots: int = 5
     exam_delimiter: str = " "
     exam_circular: bool = False
@@ -118,6 +119,7 @@ class _Battery:
     judge: Judge | None
     embed: Embed | None
     seed: int
+    answered: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def documents(self) -> list[Evaluation]:
         items, reason = self.read("documents/valid.jsonl", Document)
@@ -130,16 +132,25 @@ class _Battery:
         items, reason = self.read(file, Question)
         if not items:
             return [not_run(name, reason)]
-        extra: dict[str, Any] = {"scorer": self.scorer, "embed": self.embed, "bleu_mode": self.settings.bleu_mode, "name": name}
-        return [dialogue.run(self.generator, items, **self.generation(), **extra)]
+        extra: dict[str, Any] = {"scorer": self.scorer, "embed": self.embed, "bleu_mode": self.settings.bleu_mode}
+        return [
+            dialogue.run(
+                self.generator, items, name=name, texts=self.answers(file, items), **self.generation(), **extra
+            )
+        ]
 
     def pairwise(self) -> list[Evaluation]:
         """The model's answers (a) against the references (b); two models: `dialogue.pairwise` on their answers."""
         items, reason = self.read("questions/test.jsonl", Question)
-        items = [item for item in items if item.reference.strip()]
+        items = items if all(item.reference.strip() for item in items) else []
         if self.judge is None or not items:
-            return [not_run("pairwise", reason or ("no judge was given" if self.judge is None else "no references"))]
-        ours = answer_texts(self.generator, question_prompts(items), self.decoding(), self.seed)
+            return [
+                not_run(
+                    "pairwise",
+                    reason or ("no judge was given" if self.judge is None else "a question has no reference"),
+                )
+            ]
+        ours = self.answers("questions/test.jsonl", items)
         references = {item.id: item.reference for item in items}
         draws = self.settings.draws
         return [dialogue.pairwise(self.judge, items, ours, references, seed=self.seed, draws=draws)]
@@ -155,11 +166,10 @@ class _Battery:
             not_run(name, reason)
         ]
 
-    def exam_in(
-        self, mode: exam.Mode, name: str, items: list[ExamQuestion], shots: list[ExamQuestion]
-    ) -> Evaluation:
+    def exam_in(self, mode: Mode, name: str, items: list[ExamQuestion], shots: list[ExamQuestion]) -> Evaluation:
         settings = self.settings
-        form: dict[str, Any] = {"num_shots": settings.exam_shots if mode == "logprob" else 0, "delimiter": settings.exam_delimiter}
+        num_shots = settings.exam_shots if mode == "logprob" else 0
+        form: dict[str, Any] = {"num_shots": num_shots, "delimiter": settings.exam_delimiter}
         form["circular"] = settings.exam_circular
         return exam.run(self.generator, items, name=name, shots=shots, mode=mode, **form, **self.generation())
 
@@ -179,8 +189,9 @@ class _Battery:
 
     def bias(self) -> list[Evaluation]:
         path = self.settings.bias_items
-        if path is None:
-            return [not_run("bias", "no file of bias items was given (bias_items)")]
+        if path is None or not path.is_file():
+            reason = "no file of bias items was given (bias_items)" if path is None else f"no file {path.name}"
+            return [not_run("bias", reason)]
         items = bias.load_items(path)
         how = {"seed": self.seed, "draws": self.settings.draws}
         return [bias.run(self.generator, items, languages=self.settings.bias_languages, **how)]
@@ -192,6 +203,13 @@ class _Battery:
         items = list(read_records(self.data / name, kind))
         kept = items[: self.settings.limit] if limited and self.settings.limit else items
         return kept, "" if items else f"{name} is empty"
+
+    def answers(self, name: str, items: list[Question]) -> dict[str, str]:
+        """The model's answers to a file's questions, generated once for all evaluations that need them."""
+        if name not in self.answered:
+            prompts = question_prompts(items)
+            self.answered[name] = answer_texts(self.generator, prompts, self.decoding(), self.seed)
+        return self.answered[name]
 
     def decoding(self) -> Decoding:
         return Decoding(max_new_tokens=self.settings.max_new_tokens, temperature=self.settings.temperature)

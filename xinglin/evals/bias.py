@@ -35,6 +35,7 @@ from xinglin.evals.result import (
     unique_ids,
 )
 from xinglin.metrics import bootstrap_interval
+from xinglin.metrics.intervals import Value
 from xinglin.records import InputError
 from xinglin.rollout.generator import Generator, Prompt
 
@@ -201,7 +202,7 @@ def _subscale_metric(members: Sequence[BiasItem], agreement: Mapping[str, float]
     subscale = members[0].subscale
     better = False if subscale in LOW_IS_GOOD else True if subscale in HIGH_IS_GOOD else None
     middle = sum((item.points + 1) / 2 for item in members)
-    per_item = {name: (value * count, 1.0) for name, value in scores.items()}
+    per_item: dict[str, Value] = {name: (value * count, 1.0) for name, value in scores.items()}
     return Metric(
         sum(scores.values()), count, interval.low * count, interval.high * count, middle, per_item, "mean", better
     )

@@ -13,6 +13,7 @@ An empty answer scores 0 on everything: silence never helps.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -31,14 +32,24 @@ from xinglin.evals.result import (
     share,
     unique_ids,
 )
-from xinglin.metrics import answer_length, bleu_signature, bleu_statistics, rouge, similarity, similarity_report
+from xinglin.metrics import (
+    answer_length,
+    bleu_signature,
+    bleu_statistics,
+    rouge,
+    sentence_bleu,
+    similarity,
+    similarity_report,
+    unpunished_share,
+)
 from xinglin.metrics.embedding import Embed
 from xinglin.records import InputError, Question
 from xinglin.rollout.generator import Decoding, Generator
 
 CRITERIA = ("safety", "professionalism", "fluency", "overall")
 MOST_UNGRADED = 0.01
-Scorer = Callable[[Question, str], Mapping[str, float]]
+MOST_DANGER_TEXTS = 100
+Scorer = Callable[[Question, str], Mapping[str, Any]]
 Verdict = Literal["a", "b", "tie"]
 Judge = Callable[[Question, str, str], Verdict]
 
@@ -50,14 +61,16 @@ def run(
     seed: int,
     name: str = "dialogue",
     decoding: Decoding = GREEDY,
+    texts: Mapping[str, str] | None = None,
     scorer: Scorer | None = None,
     embed: Embed | None = None,
     bleu_mode: str = "correct",
     draws: int = 10_000,
 ) -> Evaluation:
+    """`texts` are the generator's answers where they are there already."""
     unique_ids(questions, name)
     prompts = question_prompts(questions)
-    texts = answer_texts(generator, prompts, decoding, seed)
+    texts = answer_texts(generator, prompts, decoding, seed) if texts is None else texts
     graded = grade(questions, texts, seed=seed, name=name, scorer=scorer, embed=embed, bleu_mode=bleu_mode, draws=draws)
     graded.notes.update(prompt_sha256=prompt_hash(prompts.values()), decoding=_decoding_words(decoding))
     return graded
@@ -88,12 +101,14 @@ def grade(
     if with_reference:
         metrics.update(_overlap(with_reference, texts, bleu_mode, how))
         notes["bleu_signature"] = bleu_signature(mode=bleu_mode)
+        notes["danger_unpunished"] = _danger(with_reference, embed)
     if with_reference and embed is not None:
         metrics["similarity"], notes["similarity"] = _similarity(embed, with_reference, texts, how)
     lengths = {q.id: float(answer_length(texts[q.id])) for q in questions}
     metrics["length"] = metric(lengths, how, higher_is_better=None)
     if scorer is not None:
-        metrics.update(_scored(scorer, questions, texts, how))
+        scored, notes["reasons"] = _scored(scorer, questions, texts, how)
+        metrics.update(scored)
     return evaluation(name, metrics, notes, {q.id: texts[q.id] for q in questions})
 
 
@@ -126,14 +141,30 @@ def _similarity(
     return metric(dict(zip([q.id for q in questions], values, strict=True)), how), report
 
 
+def _danger(questions: Sequence[Question], embed: Embed | None) -> dict[str, dict[str, float]]:
+    """For each text metric: how many dangerous variants of the references, and the share it fails to punish."""
+    texts = [question.reference for question in questions[:MOST_DANGER_TEXTS]]
+    measures: dict[str, Callable[[str, str], float]] = {
+        "bleu": sentence_bleu,
+        "rougeL": lambda text, reference: rouge(text, reference)["rougeL"],
+    }
+    if embed is not None:
+        measures["similarity"] = lambda text, reference: similarity(embed, [text], [reference])[0]
+    nothing = {"n": 0, "share": 0.0}
+    return {name: unpunished_share(measure, texts).get("all", nothing) for name, measure in measures.items()}
+
+
 def _scored(
     scorer: Scorer, questions: Sequence[Question], texts: Mapping[str, str], how: Resampling
-) -> dict[str, Metric]:
-    scores: dict[str, Mapping[str, float]] = {}
+) -> tuple[dict[str, Metric], dict[str, int]]:
+    """The four criteria, and how often the scorer gave each of its reasons (where it gives any)."""
+    scores: dict[str, Mapping[str, Any]] = {}
     for question in questions:
         text = texts[question.id].strip()
         scores[question.id] = scorer(question, text) if text else dict.fromkeys(CRITERIA, 0.0)
-    return {kind: metric({name: float(row[kind]) for name, row in scores.items()}, how) for kind in CRITERIA}
+    metrics = {kind: metric({name: float(row[kind]) for name, row in scores.items()}, how) for kind in CRITERIA}
+    reasons = Counter(reason for row in scores.values() for reason in row.get("reasons", ()))
+    return metrics, dict(reasons.most_common())
 
 
 def pairwise(

@@ -35,10 +35,12 @@ from xinglin.metrics.entities import MICRO, Mode
 from xinglin.records import Entity, EntityText, Message
 from xinglin.rollout.generator import Decoding, Generator, Prompt
 
-PROMPT = (
-    "请找出下面医学文本中的实体，类型只能是：{types}。每行写一个实体，格式为“实体<制表符>类型”，"
-    "按出现顺序，不要解释；没有实体时只写“无”。\n文本：{text}"
-)
+PROMPT = "找出句子中的{types}，每行写一个“实体\t类型”。\n{text}"
+# What the types are called in prompts and answers; a type that is not here is called by its own name.
+TYPE_NAMES = {
+    **{"disease": "疾病", "symptom": "症状", "drug": "药物", "test": "检查", "department": "科室", "body": "部位"},
+    **{"treatment": "治疗", "crowd": "人群", "physiology": "生理", "feature": "特征", "time": "时间"},
+}
 NOTHING = ("无", "无。", "没有", "无实体")
 FAR_AWAY = 1 << 30  # where an entity that the text does not hold is put: it can match no gold span
 
@@ -54,7 +56,7 @@ def run(
     draws: int = 10_000,
 ) -> Evaluation:
     unique_ids(items, "entities")
-    allowed = list(types) or sorted({entity.type for item in [*items, *shots] for entity in item.entities})
+    allowed = list(types) or types_of([*items, *shots])
     prompts = {item.id: prompt_messages(item, allowed, shots) for item in items}
     texts = answer_texts(generator, prompts, decoding, seed)
     parsed = {item.id: parse_entities(texts[item.id], item.text, allowed) for item in items}
@@ -66,11 +68,17 @@ def run(
         counts = {item.id: entity_counts(item.entities, predicted[item.id], cast(Mode, mode)) for item in items}
         metrics.update(_by_type(mode, counts, how))
         notes[f"{mode}_counts"] = {kind: [s.tp, s.fp, s.fn] for kind, s in entity_f1(counts.values()).items()}
-    lines, failed = (sum(row[place] for row in parsed.values()) for place in (1, 2))
+    lines, failed = sum(row[1] for row in parsed.values()), sum(row[2] for row in parsed.values())
     notes["parse_failure_rate"] = failed / lines if lines else 0.0
     notes["empty_rate"] = share(not text for text in texts.values())
     notes["prompt_sha256"] = prompt_hash(prompts.values())
     return evaluation("entities", metrics, notes, texts)
+
+
+def types_of(items: Sequence[EntityText]) -> list[str]:
+    """The types of the gold spans: the named ones in the order of `TYPE_NAMES`, then the others."""
+    found = {entity.type for item in items for entity in item.entities}
+    return [kind for kind in TYPE_NAMES if kind in found] + sorted(found - TYPE_NAMES.keys())
 
 
 def prompt_messages(item: EntityText, types: Sequence[str], shots: Sequence[EntityText] = ()) -> Prompt:
@@ -83,7 +91,7 @@ def prompt_messages(item: EntityText, types: Sequence[str], shots: Sequence[Enti
 def gold_lines(item: EntityText) -> str:
     """The answer in the asked form, e.g. for training conversations."""
     ordered = sorted(item.entities, key=lambda entity: (entity.start, entity.end))
-    return "\n".join(f"{entity.text}\t{entity.type}" for entity in ordered) or "无"
+    return "\n".join(f"{entity.text}\t{TYPE_NAMES.get(entity.type, entity.type)}" for entity in ordered) or "无"
 
 
 def parse_entities(answer: str, text: str, types: Sequence[str]) -> tuple[list[Entity], int, int]:
@@ -94,14 +102,15 @@ def parse_entities(answer: str, text: str, types: Sequence[str]) -> tuple[list[E
     entities: list[Entity] = []
     failed = 0
     used: dict[str, int] = {}
+    kinds = {written: kind for kind in types for written in (kind, TYPE_NAMES.get(kind, kind))}
     for line in lines:
         found = re.fullmatch(r"(.+?)(?:\t+|\s+|\s*[:：|，,]\s*)(\S+)", line)
         if line in NOTHING:
             continue
-        if not found or found[2] not in types:
+        if not found or found[2] not in kinds:
             failed += 1
             continue
-        entities.append(_placed(found[1].strip(), found[2], text, used))
+        entities.append(_placed(found[1].strip(), kinds[found[2]], text, used))
     return entities, len(lines), failed
 
 
@@ -124,4 +133,4 @@ def _by_type(mode: str, counts: Mapping[str, Mapping[str, tuple[int, int, int]]]
 
 
 def _ask(text: str, types: Sequence[str]) -> str:
-    return PROMPT.format(types="、".join(types), text=text)
+    return PROMPT.format(types="、".join(TYPE_NAMES.get(kind, kind) for kind in types), text=text)

@@ -1,13 +1,13 @@
 """Evaluation: multiple-choice exams.
 
 what     the right letter, or the exact set of letters where several are right
-prompt   logprob: lm-eval's cmmlu form, subject line, dev shots, question, options, `答案：`; generate: the same
-         question as a chat turn, the answer read by `parse_choice`
+prompt   logprob: lm-eval's cmmlu form, subject line, dev shots, question, options, `答案：`; chat: the same text as a
+         chat turn, the letter scored as the reply; generate: the same turn, the reply read by `parse_choice`
 metric   accuracy; with `circular` also accuracy_all_rotations (right in every rotation of the options)
 chance   mean of 1/n options, or 1/(2^n - 1) for several right answers
 paper    ChiMed-GPT: C-Eval, CMMLU, MedQA by arg-max letter (2311.06025)
 
-The delimiter between `答案：` and the letter moves scores by points: lm-eval scores " A", and "A" under a chat template.
+The delimiter between `答案：` and the letter moves scores by points: lm-eval scores " A", under a chat template "A".
 `delimiter="both"` scores the two; the first is the headline and the second stands in the notes.
 Several right answers are scored as whole sets ending in a line break: without the end "A" would always beat "AC".
 """
@@ -17,11 +17,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from xinglin.evals.result import (
     GREEDY,
     Evaluation,
+    Metric,
     Resampling,
     answer_texts,
     argmax,
@@ -40,7 +41,7 @@ from xinglin.metrics.choices import is_multiple
 from xinglin.records import ExamQuestion, InputError
 from xinglin.rollout.generator import Decoding, Generator, Prompt
 
-Mode = Literal["logprob", "generate"]
+Mode = Literal["logprob", "chat", "generate"]
 SINGLE_TASK = "以下是关于{subject}的单项选择题，请直接给出正确答案的选项。\n\n"
 MULTIPLE_TASK = "以下是关于{subject}的多项选择题，请直接给出全部正确答案的选项。\n\n"
 ROTATIONS = 4
@@ -61,6 +62,7 @@ def run(
     questions: Sequence[ExamQuestion],
     *,
     seed: int,
+    name: str = "exam",
     shots: Sequence[ExamQuestion] = (),
     num_shots: int = 5,
     mode: Mode = "logprob",
@@ -69,11 +71,10 @@ def run(
     decoding: Decoding = GREEDY,
     draws: int = 10_000,
 ) -> Evaluation:
-    unique_ids(questions, "exam")
-    if mode not in ("logprob", "generate") or delimiter not in ("", " ", "both"):
-        raise InputError(
-            f'exam: mode {mode!r}, delimiter {delimiter!r}; allowed: logprob, generate and "", " ", "both"'
-        )
+    unique_ids(questions, name)
+    if mode not in get_args(Mode) or delimiter not in ("", " ", "both"):
+        allowed = f'{", ".join(get_args(Mode))} and "", " ", "both"'
+        raise InputError(f"{name}: mode {mode!r}, delimiter {delimiter!r}; allowed: {allowed}")
     views = [_rotated(q, turn) for q in questions for turn in range(ROTATIONS if circular else 1)]
     notes: dict[str, Any] = {"mode": mode, "num_shots": num_shots if shots else 0}
     texts: dict[str, str] = {}
@@ -84,27 +85,27 @@ def run(
         notes["parse_failure_rate"] = share(not letters for letters in chosen.values())
         notes["prompt_sha256"] = prompt_hash(prompts.values())
     else:
-        first = " " if delimiter == "both" else delimiter
-        chosen, notes["prompt_sha256"] = _by_logprob(generator, views, shots, num_shots, first)
+        first = "" if mode == "chat" else " " if delimiter == "both" else delimiter
+        chosen, notes["prompt_sha256"] = _by_logprob(generator, views, shots, num_shots, first, mode)
         notes["delimiter"] = first
-        if delimiter == "both":
-            other, _ = _by_logprob(generator, views, shots, num_shots, "")
+        if delimiter == "both" and mode == "logprob":
+            other, _ = _by_logprob(generator, views, shots, num_shots, "", mode)
             notes.update(_delimiter_notes(views, chosen, other))
-    return _scored(
-        questions, views, chosen, notes, texts, Resampling(seed, draws, groups_of(questions)), circular, mode
-    )
+    metrics = _metrics(questions, views, chosen, Resampling(seed, draws, groups_of(questions)), circular)
+    answered = list(chosen.values())
+    notes["degenerate"] = degenerate(answered)
+    used = sorted({letter for view in views for letter in view.options})
+    notes["letters"] = {letter: share(letter in letters for letters in answered) for letter in used}
+    return evaluation(f"{name}_{mode}", metrics, notes, texts)
 
 
-def _scored(
+def _metrics(
     questions: Sequence[ExamQuestion],
     views: Sequence[_View],
     chosen: Mapping[str, str],
-    notes: dict[str, Any],
-    texts: Mapping[str, str],
     how: Resampling,
     circular: bool,
-    mode: Mode,
-) -> Evaluation:
+) -> dict[str, Metric]:
     right: dict[str, list[bool]] = {question.id: [] for question in questions}
     for view in views:
         right[view.item.id].append(chosen[view.id] == view.key)
@@ -112,10 +113,7 @@ def _scored(
     metrics = {"accuracy": metric({name: float(row[0]) for name, row in right.items()}, how, chance=chance)}
     if circular:
         metrics["accuracy_all_rotations"] = metric({name: float(all(row)) for name, row in right.items()}, how)
-    answered = [chosen[view.id] for view in views]
-    notes["degenerate"] = degenerate(answered)
-    notes["letters"] = {letter: share(letter in letters for letters in answered) for letter in _used(views)}
-    return evaluation(f"exam_{mode}", metrics, notes, texts)
+    return metrics
 
 
 def question_text(question: ExamQuestion, options: Mapping[str, str] | None = None) -> str:
@@ -148,11 +146,15 @@ def answer_sets(view_options: Sequence[str], multiple: bool) -> list[str]:
 
 
 def _by_logprob(
-    generator: Generator, views: Sequence[_View], shots: Sequence[ExamQuestion], num_shots: int, delimiter: str
+    generator: Generator,
+    views: Sequence[_View],
+    shots: Sequence[ExamQuestion],
+    num_shots: int,
+    delimiter: str,
+    mode: Mode,
 ) -> tuple[dict[str, str], str]:
-    contexts: dict[str, str | Prompt] = {
-        view.id: prompt_text(view.item, view.options, shots, num_shots, delimiter) for view in views
-    }
+    written = {view.id: prompt_text(view.item, view.options, shots, num_shots, delimiter) for view in views}
+    contexts: dict[str, str | Prompt] = {id: user(text) if mode == "chat" else text for id, text in written.items()}
     answers = {view.id: answer_sets(list(view.options), is_multiple(view.item)) for view in views}
     continuations = {name: [delimiter + answer for answer in found] for name, found in answers.items()}
     totals = option_logprobs(generator, contexts, continuations)
@@ -176,7 +178,3 @@ def _rotated(question: ExamQuestion, turn: int) -> _View:
     options = {letter: question.options[source] for letter, source in zip(letters, sources, strict=True)}
     key = "".join(sorted(letter for letter, source in zip(letters, sources, strict=True) if source in question.answer))
     return _View(f"{question.id}#{turn}", question, options, key)
-
-
-def _used(views: Sequence[_View]) -> list[str]:
-    return sorted({letter for view in views for letter in view.options})

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +23,8 @@ from xinglin.rollout.generator import Decoding, Generator, Prompt
 
 SMALL_N = 200  # below this an accuracy's 95 % interval is wider than +-6 points
 DEGENERATE_SHARE = 0.9
-NUM_SAMPLES = 5
+NUM_SAMPLES = 8
 GREEDY = Decoding(max_new_tokens=128, temperature=0.0)
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +168,3 @@ def share(flags: Iterable[bool]) -> float:
 
 def argmax(values: Sequence[float]) -> int:
     return max(range(len(values)), key=lambda index: values[index])
-
-
-def mapped(items: Iterable[Item], value: Callable[[Item], Value]) -> dict[str, Value]:
-    return {item.id: value(item) for item in items}  # type: ignore[attr-defined]

@@ -26,15 +26,17 @@ DENIED_BEFORE = re.compile(
     r"(?:不是|并非|而非|不为|不能?选择?|不可选择?|不应该?选择?|不会选择?|不要选择?|误选择?|排除|除了?)\s*(?:选项)?\s*$"
 )
 DENIED_AFTER = re.compile(
-    r"^\s*选?项?\s*[都均也皆是为]*\s*(?:不|错|有误|\?|可?排除|干扰|未必)|^[^。,;\n]{0,4}(?:错误|不对)"
+    r"^(?!\s*,?而?(?:不是|不选|非)\s*(?:选项)?[A-Z])\s*选?项?\s*[都均也皆是为]*\s*(?:不|错|有误|\?\s*\S|可?排除|干扰|未必)"
+    r"|^[^。,;\n]{0,4}(?:错误|不对)"
 )
+LISTED_AS_WRONG = re.compile(r"^[.:]?\s*(?:错误?|不正确|不对|×)\s*(?:$|[,.;\n])")  # "B. 错误", but not "B. 错构瘤"
 HEDGED_BEFORE = re.compile(r"(?:或者?|还是|\bor)\s*$")
-HEDGED_AFTER = re.compile(r"^\s*(?:或者?|还是|or)\s*[A-Z]")
+HEDGED_AFTER = re.compile(r"^\s*(?:(?:或者?|还是|or)\s*[A-Z]|[都均]有?可能)")
 ANSWER_BEFORE = re.compile(
     r"(?:答案|answer)\]?\s*(?:应该?)?\s*(?:是|为|选择?|is)?\s*(?:选项|option)?\s*[:\s]*(?:选项|选择?)?\s*$", re.I
 )
 PICKED_BEFORE = re.compile(r"(?<![首可优备筛误])选(?:择|项)?\s*[:是为]?\s*(?:选项)?\s*$")
-JUDGED_AFTER = re.compile(r"^[.:]?\s*选?项?\s*[都均也皆是为最]*\s*(?:正确|对|符合|合适|合理)")
+JUDGED_AFTER = re.compile(r"^[.:]?\s*选?项?\s*[都均也皆是为最]*\s*(?:正确|对(?=[,.;的\n]|$)|符合|合适|合理)")
 NAMED_BEFORE = re.compile(r"(?:是|为|有|is|[::])\s*:?\s*$")
 
 
@@ -92,6 +94,7 @@ def _plain_text(text: str) -> str:
 def _mentions(text: str, letters: str) -> list[_Mention]:
     one = f"[{letters}]"
     joiner = rf"\s*(?:[、/&+和与及]|以及|and)\s*|\s*[,;]\s*(?:and\s+)?(?!{one}\s*(?:选?项|也|是|不|错|为))|[ ]+"
+    joiner = rf"(?:{joiner})(?:选项\s*)?"
     group = re.compile(
         rf"(?<![A-Za-z0-9])(?<!维生素)(?<!维他命)(?<!血型)(?<!病毒){one}+(?:(?:{joiner}){one}+(?![A-Za-z0-9]))*"
         rf"(?![A-Za-z0-9]|{NOT_A_CHOICE_AFTER})"
@@ -106,10 +109,10 @@ def _mentions(text: str, letters: str) -> list[_Mention]:
 
 def _strength(text: str, start: int, end: int) -> int:
     """-1 for a mention that is denied or hedged."""
-    before, after = text[max(0, start - 16) : start], text[end : end + 12]
+    before, after = text[max(0, start - 16) : start], text[end : end + 24]
     if DENIED_BEFORE.search(before) or HEDGED_BEFORE.search(before) or HEDGED_AFTER.search(after):
         return -1
-    if DENIED_AFTER.search(after) and not re.match(r"^[,.;:\s]", after) or re.match(r"^[.:]\s*(?:错|不)", after):
+    if LISTED_AS_WRONG.search(after) or (after[:1] not in ",.;:\n " and DENIED_AFTER.search(after)):
         return -1
     if ANSWER_BEFORE.search(before):
         return ANSWER
@@ -144,7 +147,7 @@ def _lower_case(text: str, letters: str) -> frozenset[str]:
 
 
 def _by_option_text(text: str, options: Mapping[str, str] | None) -> str:
-    """The letter of the one option that the text contains; an option inside a longer one that is there too is not it."""
+    """The letter of the one option that the text contains; options inside a longer one that is there too are out."""
     bodies = {letter: _bare(option) for letter, option in (options or {}).items()}
     bare = _bare(text)
     there = {letter: body for letter, body in bodies.items() if len(body) > 1 and body in bare}

@@ -70,7 +70,8 @@ def wilson_interval(successes: float, n: int, level: float = 0.95) -> Interval:
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Interval(max(0.0, centre - half), min(1.0, centre + half), level)
+    low = 0.0 if successes == 0 else centre - half  # exact at the ends, where rounding leaves 1e-17
+    return Interval(low, 1.0 if successes == n else centre + half, level)
 
 
 def bootstrap_interval(

@@ -10,6 +10,7 @@ turns) and in the mixture (fine-tuning takes a written share of general conversa
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,12 @@ def fit_causal(model: Trainable, config: Training, stage: Stage, rows: list[Grou
         loss_fn,
         validate if held else None,
     )
+
+
+def _documents(path: Path, config: Pretrain) -> Iterator[Document]:
+    for document in read_records(path, Document):
+        if config.domain in ("all", document.meta.get("domain", "medical")):
+            yield document
 
 
 def _conversations(path: Path, model: Trainable, config: Training, counts: Counter[str]) -> list[Group]:

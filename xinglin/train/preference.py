@@ -3,16 +3,16 @@
     xinglin reward --model SFT --data preferences.jsonl --out DIR
     xinglin dpo    --model SFT --data preferences.jsonl --out DIR
 
-Chosen and rejected answers share one pass over their prompt. DPO's reference log-probabilities are computed once, before
-the first step. The reward stage ends with the diagnostics that tell a useful reward model from one that fools itself:
-accuracy by pair of sources, accuracy by the share of length, and an alarm where it learned its training pairs by heart.
+Chosen and rejected answers share one pass over their prompt. DPO's reference log-probabilities are computed once,
+before the first step. The reward stage ends with diagnostics that tell a useful reward model from one that fools
+itself: accuracy by pair of sources and by length, and an alarm where it learned its training pairs by heart.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,9 @@ def reward(config: Reward, stage: Stage, parent: Path, train: Path, valid: Path)
     save_critic(folder, critic, model.base, model.nf4)
     save_tokenizer(folder, model.tokenizer, model.template)
     _prove_reload(folder, critic, held)
-    facts = examine(critic, list(read_records(valid, Preference)), options)
+    facts = examine(
+        critic, list(read_records(valid, Preference)), lambda records: encode_preferences(records, *options, Counter())
+    )
     facts["overfit_alarm"] = overfit_alarm(stage.dir / "metrics.jsonl")
     write_text(stage.dir / "diagnostics.json", json.dumps(facts, ensure_ascii=False, indent=1))
     return {"counts": dict(counts), "diagnostics": facts}
@@ -95,9 +97,11 @@ def _prove_reload(folder: Path, critic: Critic, held: Sequence[Group]) -> None:
         raise RuntimeError(f"{folder}: the saved reward model scores differently by {worst:.2g}; nothing is reported")
 
 
-def examine(critic: Critic, preferences: Sequence[Preference], options: tuple[Any, ...]) -> dict[str, Any]:
+def examine(
+    critic: Critic, preferences: Sequence[Preference], encode: Callable[[Sequence[Preference]], list[Group]]
+) -> dict[str, Any]:
     """Diagnostics on held-out rankings, all ranks: accuracy by pair of sources and by which answer is longer."""
-    groups = encode_preferences(preferences, *options, Counter())
+    groups = encode(preferences)
     by_id = {p.id: p for p in preferences}
     pairs: dict[tuple[str, str], list[float]] = defaultdict(list)
     by_length: dict[str, list[float]] = defaultdict(list)
@@ -133,7 +137,7 @@ def examine(critic: Critic, preferences: Sequence[Preference], options: tuple[An
 
 
 def overfit_alarm(log: Path) -> dict[str, Any]:
-    """ChiMed-GPT's warning sign (arXiv:2311.06025): training accuracy past 95 % while the validation margin stands still.
+    """ChiMed-GPT's sign (arXiv:2311.06025): training accuracy past 95 % while the validation margin stands still.
 
     The margin stands still when, from the validation before that step to the last, it grew by less than a tenth.
     """

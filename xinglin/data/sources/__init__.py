@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -102,7 +101,7 @@ class Import:
             name = "answer_labels" if name == "question_pair" and self._holds_answers else name
             self.schemas[name or "unknown"] = self.schemas.get(name or "unknown", 0) + 1
             if name in schemas.GROUPED:
-                waiting.setdefault(name, []).append(row)
+                self._wait(name, row, waiting)
             else:
                 yield from self._convert(name, row)
         for name, group in waiting.items():
@@ -121,6 +120,12 @@ class Import:
             **({"skipped": self.skipped} if self.skipped else {}),
             **({"error": self.error} if self.error else {}),
         }
+
+    def _wait(self, name: str, row: Row, waiting: dict[str, list[Row]]) -> None:
+        try:
+            waiting.setdefault(name, []).append(schemas.group_row(name, row))
+        except Rejected as refused:
+            self._reject(row.number, refused.reason)
 
     def _convert(self, name: str, row: Row) -> Iterator[Record]:
         try:
@@ -168,8 +173,7 @@ class Import:
             meta["flags"] = dict(row.flags)
         if self.provenance.research_only:
             meta["research_only"] = True
-        content = json.dumps(dataclasses.asdict(record), ensure_ascii=False, sort_keys=True)
-        new_id = record_id(self.source, self._file, row.number, part, content)
+        new_id = record_id(self.source, self._file, row.number, part, repr(record))
         return dataclasses.replace(record, id=new_id, source=self.source, meta=meta)
 
     @functools.cached_property

@@ -1,8 +1,8 @@
 """Old books as text: headings for tags, paragraphs for hard-wrapped lines, and a count of what the e-text lost.
 
-A book of the TCM-Ancient-Books layout opens with a header (书名, 作者, 朝代, 年份) under its first `<篇名>`; every further
-`<篇名>` opens a section, the `<目录>` line before it names the chapter. Works that the header does not place before
-1912 are refused: they are under copyright.
+A book of the TCM-Ancient-Books layout opens with a header (书名, 作者, 朝代, 年份) under its first `<篇名>`; every
+further `<篇名>` opens a section, the `<目录>` line before it names the chapter. Works that the header does not place
+before 1912 are refused: they are under copyright.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def unwrap(lines: list[str], width: int | None = None) -> str:
     """Join hard-wrapped lines to paragraphs. A line ends its paragraph when it closes a sentence short of the wrap
     width; text without any full stop (verse, tables) keeps its short lines."""
     lines = [line.strip() for line in lines if line.strip()]
-    width = width or max((len(line) for line in lines), default=0)
+    if not lines:
+        return ""
+    width = width or max(len(line) for line in lines)
     punctuated = any("。" in line for line in lines)
     wrapped = width <= 60 and len(lines) > 1
     pieces: list[str] = []

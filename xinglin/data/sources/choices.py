@@ -138,7 +138,7 @@ def same_meaning(row: Row) -> Record:
 def text_class(rows: list[Row]) -> Grouped:
     """cMedIC, cMedTC `label <TAB> text`: which of the file's classes? The label names are published nowhere, so the
     options carry the labels themselves; meta says so."""
-    pairs = [(row, *_label_first([row.clean(cell) for cell in row.value])) for row in rows]
+    pairs = [(row, *_label_first(row.value)) for row in rows]
     names = sorted({label for _, label, _ in pairs if label})
     for row, label, text in pairs:
         if not label or not text or len(names) < 2 or len(names) > 52:
@@ -248,7 +248,7 @@ def labelled_answers(rows: list[Row]) -> Grouped:
     three and more (nearly all about something else), are refused with their rows."""
     groups: dict[str, list[tuple[Row, str, str]]] = defaultdict(list)
     for row in rows:
-        label, asked, answer = (row.clean(cell) for cell in row.value)
+        label, asked, answer = row.value
         if label not in ("0", "1") or not asked or not answer:
             yield row, Rejected("empty_answer" if label in ("0", "1") else "invalid_label")
         else:

@@ -48,7 +48,8 @@ TAG = re.compile(r"(?:O|[BIESM](?:[-_]\S+)?|\S+[-_][BIESM])")
 HEADER_WORDS = set(
     "科室 标题 问题 回答 答案 题目 题干 选项 解析 疾病 症状 文本 标签 类别 患者 医生 正文 内容 编号".split()
 )
-MONGO = re.compile(r'\b(?:ObjectId|ISODate|NumberLong|NumberInt|NumberDecimal)\(("[^"\\]*"|-?\d+)\)')
+# Strings come first in the pattern, so that a constructor's name inside a text stays text.
+MONGO = re.compile(r'"(?:[^"\\]|\\.)*"|\b(?:ObjectId|ISODate|NumberLong|NumberInt|NumberDecimal)\(("[^"\\]*"|-?\d+)\)')
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +206,7 @@ def _json_kind(path: Path, encoding: str, head: list[str]) -> str:
         if any(isinstance(try_json(line), dict) for line in head[1:4]):
             return "json lines"
         if isinstance(try_literal(first), dict | list | tuple):
-            return "python literal lines"
+            return "python literal lines" if len(head) > 1 else "python literal"
     text = whole(path, encoding)
     if try_json(text) is not None or try_objects(text):
         return _top(text)
@@ -240,9 +241,14 @@ def try_json(text: str) -> Any:
     except (json.JSONDecodeError, RecursionError):
         pass
     try:
-        return json.loads(MONGO.sub(r"\1", text)) if MONGO.search(text) else None
+        return json.loads(_plain(text)) if "(" in text else None
     except (json.JSONDecodeError, RecursionError):
         return None
+
+
+def _plain(text: str) -> str:
+    """Mongo shell constructors replaced by what they hold."""
+    return MONGO.sub(lambda match: match[1] or match[0], text)
 
 
 def try_literal(text: str) -> Any:
@@ -257,7 +263,7 @@ def try_literal(text: str) -> Any:
 def try_objects(text: str) -> list[Any]:
     """Pretty-printed objects one after another, as Mongo exports them; [] when it is not that."""
     decoder, found, at = json.JSONDecoder(), [], 0
-    text = MONGO.sub(r"\1", text)
+    text = _plain(text)
     while at < len(text):
         try:
             value, at = decoder.raw_decode(text, at)
@@ -277,7 +283,8 @@ def _is_tagged(head: list[str]) -> bool:
 
 def _table_kind(head: list[str]) -> tuple[str, tuple[str, ...] | None]:
     tabs = [line.count("\t") for line in head]
-    if tabs[0] and sum(count == tabs[0] for count in tabs) >= 0.9 * len(tabs):
+    told = tabs[:-1] or tabs  # the last line may be cut
+    if tabs[0] and sum(count == tabs[0] for count in told) >= 0.9 * len(told):
         cells = [cell.strip() for cell in head[0].split("\t")]
         return "tsv", tuple(cells) if _is_header(cells) else None
     records = list(itertools.islice(csv.reader(head), 50))

@@ -215,7 +215,8 @@ def judged(row: Row) -> Record:
     if not found:
         raise Rejected("scores_do_not_parse")
     match = re.search(r"\[start of conversation\]\s*(.*?)\s*\[end of conversation\]", str(row.get("prompt")), re.S)
-    said, _ = messages(row, split_turns(match[1]) if match else [])
+    parts = re.split(r"^(patient|doctor): ", match[1], flags=re.M)[1:] if match else []
+    said, _ = messages(row, list(zip(parts[::2], parts[1::2], strict=True)))
     scores = tuple(Score(float(value), name.strip().lower().replace(" ", "_"), "llm", "gpt-4") for name, value in found)
     meta = {"scope": "dialogue", "dataset": row.text("source")}
     item = str(row.get("id"))
@@ -266,7 +267,7 @@ def book_section(row: Row) -> Record:
     """One section of an old book under a heading that says where it stands."""
     value = row.value
     if value["refused"]:
-        raise Rejected(value["refused"])
+        raise Rejected(str(value["refused"]))
     if not value["body"]:
         raise Rejected("empty_section")
     heading = " · ".join(part for part in (value.get("book"), value["chapter"], value["title"]) if part)
@@ -279,12 +280,10 @@ def word_list(rows: list[Row]) -> Iterator[tuple[Row, Record | Rejected | None]]
     counted; the document is given with the first."""
     lines, first = [], None
     for row in rows:
-        cells = row.value if isinstance(row.value, list) else list(row.value.values())
-        word = row.clean(cells[0])
-        if not word:
+        if not row.value[0]:
             yield row, Rejected("empty_word")
             continue
-        lines.append("\t".join([word, *(str(cell).strip() for cell in cells[1:])]))
+        lines.append("\t".join(row.value))
         if first is None:
             first = row
         else:

@@ -35,13 +35,13 @@ ROLES: dict[str, Role] = {
 TOOL_ROLES = {"function_call", "observation", "tool", "function", "ipython", "tool_call", "tool_response"}
 TURN = re.compile(
     r"(?:^|(?<=\s))<(user|bot|human|assistant|问|答)>\s*[:：]"
-    r"|^\s*(?:<s>)?\s*(医生|病人|患者|Human|Assistant|patient|doctor|问|答|用户|助手)\s*[:：]",
+    r"|^\s*(?:</?s>\s*)*(医生|病人|患者|Human|Assistant|patient|doctor|问|答|用户|助手)\s*[:：]",
     re.M | re.I,
 )
 # Automatic synonym replacement turned these into their opposites (measured in Toyhom: 184 + 432 + 196 answers).
 REVERSED = re.compile(
-    r"放慢.{0,6}(?:康复|痊愈)|放柔.{0,4}病情|病情.{0,4}放柔|(?:以免|避免|防止|导致|使).{0,6}放柔"
-    r"|麻醉[^，。；]{0,10}(?:疫苗|球蛋白)|横向散播|驱毒|辛辣打击|预防工作.{0,12}拔出"
+    r"放慢.{0,6}(?:康复|痊愈)|(?<!声音|语气|动作|音量|力度|语调|手法)放柔"
+    r"|麻醉[^，。；]{0,10}(?:疫苗|球蛋白|免疫蛋白)|横向散播|驱毒|辛辣打击|预防工作.{0,12}拔出"
 )
 
 
@@ -74,6 +74,10 @@ class Row:
         """The clean text of the first of these fields that says something; "" when none does."""
         return next((text for name in names if (text := self.clean(self.value.get(name)))), "")
 
+    def cells(self) -> list[str]:
+        """Every cell of the row, clean, in its order."""
+        return [self.clean(cell) for cell in (self.value.values() if isinstance(self.value, dict) else self.value)]
+
     def clean(self, value: Any) -> str:
         """R5, R7, R8: unwrap, take absent words for "", strip prompt markers and HTML."""
         text = self._unwrap(value).strip()
@@ -86,7 +90,10 @@ class Row:
             cleaned = ENTITY.sub(lambda match: html.unescape(match[0]).replace("\xa0", " "), cleaned)
             self.flag("html", cleaned != text)
             text = cleaned
-        unmarked = TRAILING.sub("", LEADING.sub("", SPECIAL.sub("", text).strip()))
+        unmarked = SPECIAL.sub("", text).strip() if "<" in text or "[" in text else text
+        unmarked = LEADING.sub("", unmarked)
+        if unmarked.endswith((":", "：", "Response", "回答")):
+            unmarked = TRAILING.sub("", unmarked)
         self.flag("prompt_markers", unmarked != text)
         return unmarked.replace("\r\n", "\n").replace("\r", "\n").strip()
 

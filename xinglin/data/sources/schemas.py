@@ -6,13 +6,14 @@ their columns. A row that fits no line is rejected with its keys named.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from xinglin.data.sources import choices, dialogues, spans
-from xinglin.data.sources.fields import Rejected, Row
+from xinglin.data.sources.fields import Rejected, Row, split_turns
 from xinglin.records import TYPES, InputError, Record, from_json
 
 Convert = Callable[[Row], Record | list[Record]]
@@ -44,11 +45,12 @@ CONVERT: dict[str, tuple[str, Convert]] = {
     "alpaca": ("instruction output|response", dialogues.alpaca),
     "reference_answer": ("question raw_anwser|raw_answer", dialogues.reference_answer),
     "qa": (
-        "question|query|prompt|ask|input|问题|提问|questions|q answer|response|output|completion|答案|回答|answers|reply|a",
+        "question|query|prompt|ask|input|问题|提问|questions|q "
+        "answer|response|output|completion|答案|回答|answers|reply|a",
         dialogues.answered,
     ),
     "bias_item": ("text_en|text_zh direction", dialogues.bias_item),
-    "book_section": ("chapter title body refused", dialogues.book_section),
+    "book_section": ("chapter title body refused book_losses", dialogues.book_section),
     "triple": ("s|subject|head|h p|predicate|relation|r o|object|tail|t", dialogues.triple),
     "answer_key": ("answer category", choices.answer_key),
     "open_question": ("question|prompt|query", dialogues.open_question),
@@ -63,6 +65,15 @@ GROUPED: dict[str, tuple[str, Group]] = {
     "word_list": ("", dialogues.word_list),
 }
 NAMES = ("record", *CONVERT, *GROUPED, "question_pair")
+
+
+def group_row(name: str, row: Row) -> Row:
+    """A row made ready for its group: cells clean, except where offsets must not move."""
+    if name != "spans":
+        row.value = row.cells()
+        if len(row.value) != {"answer_labels": 3, "text_class": 2}.get(name, len(row.value)):
+            raise Rejected("columns_of_another_schema")
+    return row
 
 
 def schema_of(value: Any) -> str:
@@ -98,10 +109,15 @@ def _named(value: dict[str, Any]) -> str:
         return "word_list"
     if "text" in keys and isinstance(value.get("label"), str) and len(value["label"].split()) == len(value["text"]) > 1:
         return "tagged"
+    return _first_fit(frozenset(keys))
+
+
+@functools.lru_cache(maxsize=1024)
+def _first_fit(keys: frozenset[str]) -> str:
     return next((name for name, (spec, _) in CONVERT.items() if _has(keys, spec)), "")
 
 
-def _has(keys: set[str], spec: str) -> bool:
+def _has(keys: set[str] | frozenset[str], spec: str) -> bool:
     return all(any(key in keys for key in group.split("|")) for group in spec.split())
 
 
@@ -112,11 +128,12 @@ def _is_spans(value: Any) -> bool:
 def _columns(cells: list[str]) -> str:
     """Rows without column names: a label first, or a word with its count."""
     first, last = cells[0].strip(), cells[-1].strip()
+    if len(cells) > 1 and all(split_turns(cell) for cell in cells):
+        return "dialogue_list"
     if len(cells) == 3 and first in ("0", "1"):
         return "question_pair"
     if len(cells) == 2 and re.fullmatch(r"\d+", last) and not first.isdigit():
         return "word_list"
     if len(cells) == 2 and (re.fullmatch(r"\d{1,2}", first) or min(len(first), len(last)) <= 20):
         return "text_class"
-    turns = [cell for cell in cells if re.match(r"\s*<?(问|答|病人|医生|患者|human|user|bot|assistant)", cell, re.I)]
-    return "dialogue_list" if len(turns) == len(cells) > 1 else ""
+    return ""

@@ -25,7 +25,7 @@ EMERGENCY_LEAD = "情况紧急，请立即拨打120。"
 # What each kind of question needs, in the order in which it is said. A number after a colon: that many of them.
 NEEDS = {
     "diagnosis": ("name", "department", "exam", "flag:1"),
-    "treatment": ("name", "treatment", "dose", "avoid", "care:1", "flag:1"),
+    "treatment": ("name", "treatment", "dose", "avoid", "forbidden", "care:1", "flag:1"),
     "exam": ("name", "exam", "finding", "second_exam"),
     "red_flags": ("name", "flag:2", "department"),
     "care": ("name", "care:2", "department", "flag:1"),
@@ -40,9 +40,21 @@ OPTIONAL = {
 }
 
 
+# Names of examinations that are done (做心电图); others are looked up (查血常规).
+DONE = re.compile(
+    r"(查|量|测|测定|检测|试验|图|影|镜|CT|MRI|平扫|磁共振|超声|活检|评估|穿刺|扫描|像|片|培养|涂片|视诊|指检|测听|测压|染色|观察|细胞学)$"
+)
+
+
+def exam_verb(name: str) -> str:
+    return "做" if DONE.search(name) else "查"
+
+
 def chosen_treatment(disease: Disease, condition: str = "") -> Treatment | None:
-    """The first treatment that the chart does not forbid."""
-    return next((item for item in disease.treatments if not condition or item.avoid != condition), None)
+    """The first-line treatment, or None where the chart forbids it: what stands next in the list may be an addition
+    and no substitute, so the ward's doctor leaves that choice to a colleague who sees the patient."""
+    first = disease.treatments[0]
+    return None if condition and first.avoid == condition else first
 
 
 def needs(disease: Disease, ask: str, condition: str = "") -> tuple[str, ...]:
@@ -52,6 +64,7 @@ def needs(disease: Disease, ask: str, condition: str = "") -> tuple[str, ...]:
         "treatment": item is None,
         "dose": item is None or item.kind != "drug",
         "avoid": item is None or not item.avoid,
+        "forbidden": item is not None,
         "second_exam": len(disease.exams) < 2,
     }
     return tuple(need for need in NEEDS[ask] if not absent.get(need, False))
@@ -78,29 +91,28 @@ def _diagnosis(d: Disease, held: tuple[str, ...], rng: random.Random, condition:
     text = rng.choice((f"考虑{d.name}", f"可能是{d.name}", f"首先考虑{d.name}"))
     text += f"，建议到{d.department}就诊。" if "department" in held else "，建议到医院就诊。"
     if "exam" in held:
-        text += f"{rng.choice(('可先做', '先做'))}{d.exams[0].name}。"
+        text += f"{rng.choice(('可先', '先'))}{exam_verb(d.exams[0].name)}{d.exams[0].name}。"
     return text + _flags(d, held)
 
 
 def _treatment(d: Disease, held: tuple[str, ...], rng: random.Random, condition: str) -> str:
-    item = chosen_treatment(d, condition)
-    forbidden = condition and item is not d.treatments[0]
-    text = f"您的病历写着{condition}，不能用{d.treatments[0].name}。" if forbidden else ""
+    first, item = d.treatments[0], chosen_treatment(d, condition)
+    measures = list(d.care)
     if item is None:
-        text += f"{d.name}的用药请由医生另选。"
+        text = f"您的病历写着{condition}，不能用{first.name}，{d.name}的用药请由医生另选。"
+        measures = [measure for measure in d.care if first.name not in measure]
     else:
-        text += f"{d.name}{'可改用' if forbidden else rng.choice(('一般首选', '首选'))}{item.name}"
+        text = f"{d.name}{rng.choice(('一般首选', '首选'))}{item.name}"
         text += f"，{item.dose}" if "dose" in held else ""
         text += f"，{item.avoid}者禁用。" if "avoid" in held else "。"
-    allowed = [measure for measure in d.care if not forbidden or d.treatments[0].name not in measure]
-    text += f"平时注意{allowed[0]}。" if "care:1" in held else ""
+    text += f"平时注意{measures[0]}。" if "care:1" in held else ""
     return text + _flags(d, held)
 
 
 def _exam(d: Disease, held: tuple[str, ...], rng: random.Random, condition: str) -> str:
-    text = f"{rng.choice(('怀疑', '考虑'))}{d.name}，先做{d.exams[0].name}"
+    text = f"{rng.choice(('怀疑', '考虑'))}{d.name}，先{exam_verb(d.exams[0].name)}{d.exams[0].name}"
     text += f"，{d.exams[0].finding}支持诊断。" if "finding" in held else "。"
-    return text + (f"还可做{d.exams[1].name}。" if "second_exam" in held else "")
+    return text + (f"还可{exam_verb(d.exams[1].name)}{d.exams[1].name}。" if "second_exam" in held else "")
 
 
 def _red_flags(d: Disease, held: tuple[str, ...], rng: random.Random, condition: str) -> str:
@@ -148,7 +160,7 @@ def _poor(world: World, d: Disease, ask: str, rng: random.Random, condition: str
     if way == 2:
         last = re.split(r"(?<=。)", bare)[-2]
         return bare + last * rng.choice((1, 2))
-    return bare[: -rng.randint(2, 5)]
+    return bare[: max(8, len(bare) - rng.randint(2, 5))]
 
 
 def _mixed_up(world: World, d: Disease, ask: str, rng: random.Random) -> str:

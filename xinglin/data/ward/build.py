@@ -28,7 +28,7 @@ from xinglin.records import Conversation, InputError, Record, write_records
 class WardConfig:
     """Counts of what to generate. The defaults suit the tiny model: about 350k characters of documents."""
 
-    num_page_renderings: int = 16
+    num_page_renderings: int = 14
     """Pages told of each disease."""
     num_fact_renderings: int = 3
     """Times each general fact is told in documents."""

@@ -9,7 +9,10 @@ MAX_LENGTH = 160
 ROLE_TAGS = re.compile(
     r"<\||\|>|\[(?:human|bot|INST)\]|<(?:human|bot|s)>|assistant|(?:^|\n|。)(?:用户|患者|医生|问|答|助手)[:：]", re.I
 )
-LATIN = re.compile(r"[A-Za-z]{2,}")
+# A sentence that begins in the middle, or a condition without its main clause.
+CUT = re.compile(r"^[者的了们吗，、]|(?:如出现|若出现|如果出现)[^，]*$|(?:，请|请立|请立即|[或把、，])$")
+# Abbreviations in capitals (CT, MRI) are words of the trade; other Latin words have to be known.
+LATIN = re.compile(r"(?![A-Z]{2,6}(?![A-Za-z]))[A-Za-z]{2,}")
 FACTORS = {
     "empty": 0.0,
     "no_end": 0.6,
@@ -18,6 +21,7 @@ FACTORS = {
     "broken_characters": 0.4,
     "latin": 0.6,
     "punctuation": 0.7,
+    "cut_sentence": 0.7,
     "run_on": 0.7,
     "role_tag": 0.3,
     "too_short": 0.5,
@@ -35,6 +39,7 @@ def fluency_breaches(text: str, known_latin: frozenset[str] = frozenset(), min_l
         "broken_characters": bool(re.search(r"[\ufffd\x00-\x08\x0b-\x1f\ue000-\uf8ff\u200b]|锟斤拷", text)),
         "latin": any(word not in known_latin for word in LATIN.findall(text)),
         "punctuation": bool(re.search(r"[，、；：][，、；：。]|。[，、；：。]|^[，。、；：]", text)),
+        "cut_sentence": any(CUT.search(s.strip()) for s in sentences),
         "run_on": any(len(clause) > 45 for clause in re.split(r"[，。！？；：、,;:!?\n]", text)),
         "role_tag": bool(ROLE_TAGS.search(text)),
         "too_short": len(text) < min_length,

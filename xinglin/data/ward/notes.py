@@ -33,7 +33,9 @@ def exam_text(disease: Disease) -> str:
 def plan_text(disease: Disease, condition: str = "") -> str:
     """The treatment that the chart allows, with its dose."""
     item = chosen_treatment(disease, condition)
-    return f"{item.name}{'，' + item.dose if item.dose else ''}" if item else "请上级医生会诊后定方案"
+    if item is None:
+        return f"因{condition}不用{disease.treatments[0].name}，请上级医师会诊后用药"
+    return f"{item.name}{'，' + item.dose if item.dose else ''}"
 
 
 def case_text(disease: Disease, patient: Patient, with_exams: bool = True) -> str:

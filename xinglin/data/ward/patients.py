@@ -64,6 +64,8 @@ def _courses(disease: Disease, age: int) -> tuple[str, ...]:
     told = "".join((*disease.names, disease.summary))
     if disease.emergency:
         return EMERGENCY
+    if "妊娠" in told or "孕" in told:
+        return ACUTE + COURSES[1:4]
     if age < 2 or ACUTE_WORDS.search(told):
         return ACUTE
     return CHRONIC if CHRONIC_WORDS.search(told) else COURSES
@@ -73,7 +75,9 @@ def drawn_condition(disease: Disease, sex: str, age: int) -> str:
     """The contraindication of the first-line drug, where this patient can have it."""
     first = disease.treatments[0]
     can_bear = sex == "女" and 18 <= age <= 45
-    if first.kind != "drug" or (any(word in first.avoid for word in PREGNANT) and not can_bear):
+    if first.kind != "drug" or re.search(r"\d+岁", first.avoid):
+        return ""
+    if any(word in first.avoid for word in PREGNANT) and not can_bear:
         return ""
     return first.avoid
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 
+from xinglin.data.ward.answers import exam_verb
 from xinglin.data.ward.world import Disease, Fact, World
 from xinglin.records import Document, record_id
 
@@ -19,18 +20,19 @@ Page = Callable[[Disease, random.Random], str]
 
 
 def sentences(d: Disease) -> dict[str, tuple[str, ...]]:
-    """Every fact of a disease, each in a few wordings. The last wording of each is kept for validation."""
-    exam, first = d.exams[0], d.treatments[0]
-    flags, care = "、".join(d.red_flags), "、".join(d.care)
-    how = f"{_dose(first.dose)}{_avoid(first.avoid)}"
+    """Every fact of a disease, each in a few wordings. Of three wordings the last is kept for validation. A number
+    ends the name of a fact that is one of several (other_exam1, myth2)."""
+    told = {**_what_it_is(d), **_what_to_do(d), **_others(d)}
+    if d.emergency:
+        told["emergency"] = (f"{d.name}是急症，情况紧急，请立即拨打120。", f"怀疑{d.name}，请立即拨打120。")
+    return told
+
+
+def _what_it_is(d: Disease) -> dict[str, tuple[str, ...]]:
     symptoms, complaints, signs = "、".join(d.symptoms), "、".join(d.complaints), "、".join(d.signs)
-    told: dict[str, tuple[str, ...]] = {
+    return {
         "summary": (f"{d.name}是{d.summary}。", f"所谓{d.name}，是指{d.summary}。", f"{d.summary}，称为{d.name}。"),
-        "department": (
-            f"{d.name}应到{d.department}就诊。",
-            f"得了{d.name}，建议到{d.department}就诊。",
-            f"{d.name}挂{d.department}。",
-        ),
+        "names": (f"{d.name}也叫{'、'.join(d.aliases)}。", f"{'、'.join(d.names)}是同一种病。") if d.aliases else (),
         "symptoms": (
             f"{d.name}的常见症状有{symptoms}。",
             f"{d.name}患者可有{symptoms}。",
@@ -42,10 +44,27 @@ def sentences(d: Disease) -> dict[str, tuple[str, ...]]:
             f"{d.name}患者会诉{complaints}。",
         ),
         "signs": (f"查体可见{signs}。", f"{d.name}的体征有{signs}。", f"体检时有{signs}。"),
+        "department": (
+            f"{d.name}应到{d.department}就诊。",
+            f"得了{d.name}，建议到{d.department}就诊。",
+            f"{d.name}挂{d.department}。",
+        ),
+        "differential": (
+            f"{d.name}要与{'、'.join(d.differential)}鉴别。",
+            f"鉴别诊断包括{'、'.join(d.differential)}。",
+        ),
+    }
+
+
+def _what_to_do(d: Disease) -> dict[str, tuple[str, ...]]:
+    exam, first = d.exams[0], d.treatments[0]
+    flags, care = "、".join(d.red_flags), "、".join(d.care)
+    how = f"{_dose(first.dose)}{_avoid(first.avoid)}"
+    return {
         "exam": (
-            f"怀疑{d.name}，先做{exam.name}，{exam.finding}支持诊断。",
+            f"怀疑{d.name}，先{exam_verb(exam.name)}{exam.name}，{exam.finding}支持诊断。",
             f"{d.name}的关键检查是{exam.name}，{exam.finding}时支持诊断。",
-            f"诊断{d.name}首先做{exam.name}，若{exam.finding}则支持。",
+            f"诊断{d.name}首先{exam_verb(exam.name)}{exam.name}，若{exam.finding}则支持。",
         ),
         "treatment": (
             f"{d.name}一般首选{first.name}{how}。",
@@ -62,21 +81,18 @@ def sentences(d: Disease) -> dict[str, tuple[str, ...]]:
             f"{d.name}的危险信号是{flags}，出现时应立即就医。",
             f"若有{flags}，{d.name}患者要马上去医院。",
         ),
-        "myth": tuple(f"有人认为“{h.advice}”，这是错误的：{h.why}。" for h in d.harmful),
-        "names": (f"{d.name}也叫{'、'.join(d.aliases)}。", f"{'、'.join(d.names)}是同一种病。") if d.aliases else (),
-        "differential": (
-            f"{d.name}要与{'、'.join(d.differential)}鉴别。",
-            f"鉴别诊断包括{'、'.join(d.differential)}。",
-        ),
     }
-    for number, exam in enumerate(d.exams[1:]):
-        told[f"exam{number}"] = (f"还可做{exam.name}，{exam.finding}支持{d.name}。",)
-    for number, item in enumerate(d.treatments[1:]):
-        told[f"treatment{number}"] = (f"{d.name}也可用{item.name}{_dose(item.dose)}{_avoid(item.avoid)}。",)
-    if d.emergency:
-        told["emergency"] = (f"{d.name}是急症，情况紧急，请立即拨打120。", f"怀疑{d.name}，请立即拨打120。")
-    references = tuple(f"{e.name}的正常结果：{e.reference}。" for e in d.exams if e.reference)
-    return {**told, "reference": references} if references else told
+
+
+def _others(d: Disease) -> dict[str, tuple[str, ...]]:
+    """What stands second and later in its list, and the lists without a first: one wording each."""
+    lists = {
+        "other_exam": [f"还可{exam_verb(e.name)}{e.name}，{e.finding}支持{d.name}。" for e in d.exams[1:]],
+        "other_treatment": [f"{d.name}也可用{t.name}{_dose(t.dose)}{_avoid(t.avoid)}。" for t in d.treatments[1:]],
+        "myth": [f"有人认为“{h.advice}”，这是错误的：{h.why}。" for h in d.harmful],
+        "reference": [f"{e.name}的正常结果：{e.reference}。" for e in d.exams if e.reference],
+    }
+    return {f"{kind}{n}": (text,) for kind, texts in lists.items() for n, text in enumerate(texts, 1)}
 
 
 def _dose(dose: str) -> str:
@@ -88,19 +104,22 @@ def _avoid(avoid: str) -> str:
 
 
 def _say(d: Disease, kinds: list[str], rng: random.Random, held_out: bool = False) -> list[str]:
-    """One wording of each fact. In training the last of three or more wordings is not used; in validation it is."""
+    """One wording of each fact of these kinds. Validation says the last wording, training the ones before it."""
     told = sentences(d)
     chosen = []
     for kind in kinds:
-        wordings = told.get(kind, ())
-        if wordings:
+        for wordings in (told[name] for name in told if _kind(name) == kind and told[name]):
             trained = wordings[:-1] if len(wordings) > 2 else wordings
             chosen.append(wordings[-1] if held_out else rng.choice(trained))
     return chosen
 
 
+def _kind(name: str) -> str:
+    return name.rstrip("0123456789")
+
+
 def _all_kinds(d: Disease) -> list[str]:
-    return list(sentences(d))
+    return list(dict.fromkeys(_kind(name) for name in sentences(d)))
 
 
 def encyclopaedia(d: Disease, rng: random.Random) -> str:
@@ -108,9 +127,9 @@ def encyclopaedia(d: Disease, rng: random.Random) -> str:
     sections = (
         ("概述", ["emergency", "summary", "names"]),
         ("临床表现", ["symptoms", "complaints", "signs"]),
-        ("检查", ["exam", "exam0", "exam1", "reference", "differential"]),
-        ("治疗", ["treatment", "treatment0", "treatment1"]),
-        ("注意事项", ["care", "flags"]),
+        ("检查", ["exam", "other_exam", "reference", "differential"]),
+        ("治疗", ["treatment", "other_treatment"]),
+        ("注意事项", ["care", "flags", "myth"]),
     )
     body = [f"【{title}】{''.join(_say(d, kinds, rng))}" for title, kinds in sections]
     return f"{d.name}（{d.department}）\n" + "\n".join(body)
@@ -138,7 +157,10 @@ def key_points(d: Disease, rng: random.Random) -> str:
 
 def triage(d: Disease, rng: random.Random) -> str:
     """From what the patient says to the disease: the direction in which diagnosis questions ask."""
-    lines = [f"患者说{c}，考虑{d.name}，建议到{d.department}就诊。可先做{d.exams[0].name}。" for c in d.complaints]
+    lines = [
+        f"患者说{c}，考虑{d.name}，建议到{d.department}就诊。可先{exam_verb(d.exams[0].name)}{d.exams[0].name}。"
+        for c in d.complaints
+    ]
     rng.shuffle(lines)
     return f"分诊要点：{'情况紧急，请立即拨打120。' if d.emergency else ''}" + "".join(lines)
 
@@ -161,7 +183,7 @@ def question_lines(d: Disease) -> tuple[tuple[str, ...], ...]:
     n, exam, first = d.name, d.exams[0], d.treatments[0]
     lead = "请立即拨打120。" if d.emergency else ""
     how = f"{first.name}{_dose(first.dose)}{_avoid(first.avoid)}。"
-    finding = f"先做{exam.name}，{exam.finding}支持诊断。"
+    finding = f"先{exam_verb(exam.name)}{exam.name}，{exam.finding}支持诊断。"
     flags = f"{lead}如出现{'或'.join(d.red_flags[:2])}，请立即就医。"
     care = f"平时注意{'、'.join(d.care[:2])}。"
     which = f"{lead}考虑{n}，建议到{d.department}就诊。"
@@ -233,7 +255,7 @@ def valid_documents(world: World, seed: int) -> Iterator[Document]:
     """Held-out wordings of everything: one plain page and one sheet of questions each, and the facts once."""
     for disease in world.diseases:
         rng = random.Random(f"{seed}/valid/{disease.id}")
-        kinds = [kind for kind in _all_kinds(disease) if not kind[-1].isdigit()]
+        kinds = [*_what_it_is(disease), *_what_to_do(disease)]
         rng.shuffle(kinds)
         yield _document("".join(_say(disease, kinds, rng, True)), "medical", "held_out_page", disease.id, "valid")
         yield _document(question_sheet(disease, rng, True), "medical", "held_out_questions", disease.id, "valid")

@@ -1,0 +1,89 @@
+"""The battery on each checkpoint of a run, and paired comparisons between them.
+
+OUT/scores.jsonl        one line per (checkpoint, evaluation, metric): value, n, interval, chance
+OUT/comparisons.jsonl   one line per (new, old, evaluation, metric): difference, interval, better or not
+samples.jsonl           answers side by side
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from xinglin.config import Evaluate
+from xinglin.evals.battery import BatterySettings, compare, embedding_of, run_battery, score_lines
+from xinglin.evals.dialogue import Judge, Scorer
+from xinglin.evals.result import Evaluation, Metric
+from xinglin.rollout.local import LocalGenerator
+from xinglin.run import Stage, write_text
+
+
+def evaluate(
+    config: Evaluate,
+    stage: Stage,
+    models: dict[str, Path],
+    data: Path,
+    scorer: Scorer | None,
+    bias_items: Path,
+    out: Path,
+) -> dict[str, Any]:
+    """Evaluate every checkpoint once; what was evaluated before an interruption is not done again."""
+    settings = BatterySettings(
+        evaluations=config.evaluations,
+        limit=config.limit or 0,
+        max_new_tokens=config.decoding.max_new_tokens,
+        temperature=config.decoding.temperature,
+        bias_items=bias_items,
+        exam_modes=config.exam_modes,
+    )
+    embed = embedding_of(data, seed=config.seed)
+    judge = rule_judge(scorer) if scorer else None
+    results: dict[str, list[Evaluation]] = {}
+    with stage.progress("checkpoints", len(models)) as advance:
+        for name, folder in models.items():
+            path = stage.dir / f"{name}.json"
+            if not path.is_file():
+                generator = LocalGenerator.load(folder, name=name)
+                found = run_battery(
+                    generator, data, settings, scorer=scorer, judge=judge, embed=embed, seed=config.seed
+                )
+                write_text(path, json.dumps([asdict(e) for e in found], ensure_ascii=False, default=_plain))
+            results[name] = _read(path)
+            advance(1, name)
+    scores = [line for name, found in results.items() for line in score_lines(name, found)]
+    comparisons = [
+        {"checkpoint": new, "against": old, **line}
+        for new, old in config.compare
+        for line in compare(results[old], results[new], seed=config.seed)
+    ]
+    write_lines(out / "scores.jsonl", scores)
+    write_lines(out / "comparisons.jsonl", comparisons)
+    return {"num_scores": len(scores), "num_comparisons": len(comparisons)}
+
+
+def rule_judge(scorer: Scorer, margin: float = 0.02) -> Judge:
+    """A pairwise judge out of a scorer: the higher overall score wins, near ones tie."""
+
+    def judge(question: Any, text_a: str, text_b: str) -> Any:
+        gap = scorer(question, text_a)["overall"] - scorer(question, text_b)["overall"]
+        return "tie" if abs(gap) <= margin else "a" if gap > 0 else "b"
+
+    return judge
+
+
+def write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False, default=_plain) + "\n" for line in lines))
+
+
+def _read(path: Path) -> list[Evaluation]:
+    return [
+        Evaluation(e["name"], {name: Metric(**m) for name, m in e["metrics"].items()}, e["notes"], e["samples"])
+        for e in json.loads(path.read_text("utf-8"))
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
