@@ -8,15 +8,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_as_number(cls, value: object, info: ValidationInfo) -> object:
+        """YAML's `yes` and `on` are True, which pydantic would read as 1."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("a truth value (YAML reads yes, no, on, off as one) where a number or a name is expected")
+        return value
 
 
 class FullShape(Config):
@@ -68,9 +77,9 @@ class Training(StageConfig):
     warmup: Share = 0.03
     """Share of the steps over which the learning rate rises."""
     final_lr: Share = 0.0
-    """Share of `lr` left at the last step."""
+    """Share of `lr` that is left when the last step is done."""
     weight_decay: float = Field(default=0.0, ge=0)
-    betas: tuple[Share, Share] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     clip: float = Field(default=1.0, gt=0)
     """Largest gradient norm."""
     batch_size: Positive = 16
@@ -136,6 +145,12 @@ class TinyModel(Config):
     seed: int = 0
     pretrain: Pretrain | None = None
     """How the random model is made into a stand-in for the recipe's base, on the run's own documents."""
+
+    @model_validator(mode="after")
+    def _even_heads(self) -> TinyModel:
+        if self.hidden_size % (2 * self.num_heads):
+            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of 2 x num_heads ({self.num_heads})")
+        return self
 
 
 class Base(Config):
@@ -290,6 +305,13 @@ class Evaluate(StageConfig):
     """Names of the evaluations to run; empty: all that the data allows."""
     exam_modes: tuple[Literal["logprob", "chat", "generate"], ...] = ("logprob", "chat", "generate")
 
+    @model_validator(mode="after")
+    def _compare_evaluated(self) -> Evaluate:
+        unknown = [name for pair in self.compare for name in pair if name not in self.checkpoints]
+        if unknown:
+            raise ValueError(f"compare names {unknown[0]!r}, which is not among its checkpoints")
+        return self
+
 
 class Export(StageConfig):
     """A merged model folder, verified by reload."""
@@ -322,5 +344,7 @@ class Recipe(Config):
     paper: str = ""
     base: Base = Base()
     stages: dict[str, StageConfig]
+    tokens: dict[str, float] = {}
+    """Tokens of one epoch of a stage at full scale, for the dry run."""
     provenance: dict[str, str] = {}
     """Value -> `published: <where>` or `assumed: <why>`."""

@@ -18,6 +18,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -91,6 +92,8 @@ class Preference:
                 f"preference {self.id!r} has {len(self.answers)} answers and {len(self.ranks)} ranks; "
                 "it needs at least two answers and one rank for each"
             )
+        if min(self.ranks) != 1:
+            raise InputError(f"preference {self.id!r} has {min(self.ranks)} as its best rank; the best is 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,23 +207,35 @@ TYPES: dict[str, type] = {
     "note": Note,
 }
 NAMES = {cls: name for name, cls in TYPES.items()}
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _refuse_constant(name: str) -> typing.NoReturn:
+    raise InputError(f"{name} is no JSON number; give a finite one or leave the field out")
+
+
+DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def to_json(record: Record) -> str:
     """One line of JSON with a `type` key, no line break inside."""
     body = {"type": NAMES[type(record)], **dataclasses.asdict(record)}
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def from_json(line: str) -> Record:
     """The record of one line. Raises `InputError` that names the field, never the text."""
     try:
-        body = json.loads(line)
+        body = DECODER.decode(line)
     except json.JSONDecodeError as error:
         raise InputError(f"not JSON: {error.msg} at column {error.colno}") from None
-    if not isinstance(body, dict) or body.get("type") not in TYPES:
+    except RecursionError:
+        raise InputError("not a record: nested too deep") from None
+    if not isinstance(body, dict) or not isinstance(body.get("type"), str) or body["type"] not in TYPES:
         kind = body.get("type") if isinstance(body, dict) else type(body).__name__
         raise InputError(f"type is {kind!r}; allowed: {', '.join(TYPES)}")
+    if "\\u" in line and (lone := LONE_SURROGATE.search(json.dumps(body, ensure_ascii=False))):
+        raise InputError(f"U+{ord(lone[0]):04X} is half of a character; write the text as UTF-8")
     return _build(TYPES[body.pop("type")], body, "")
 
 
@@ -262,7 +277,7 @@ def read_any(path: Path) -> Iterator[Record]:
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             try:
-                line = raw.decode("utf-8")
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
                 raise InputError(f"{path}:{number}: byte {error.start} is not UTF-8; records are UTF-8 JSONL") from None
             if not line.strip():
@@ -304,7 +319,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is dict or hint is dict:
         if not isinstance(value, dict):
             raise InputError(f"field {where} is {type(value).__name__}, expected an object")
-        return value
+        inner = typing.get_args(hint)[1] if typing.get_args(hint) else Any
+        return {key: item if inner is Any else _convert(inner, item, f"{where}.{key}") for key, item in value.items()}
     if origin is Literal:
         if value not in typing.get_args(hint):
             raise InputError(f"field {where} is {value!r}, allowed: {', '.join(map(str, typing.get_args(hint)))}")

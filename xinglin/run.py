@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -35,6 +36,8 @@ from xinglin.records import InputError
 
 # In a checkout the recipes stand beside the package; an installed wheel carries them inside.
 RECIPES = next(p for p in (Path(__file__).parent / "recipes", Path(__file__).parents[1] / "recipes") if p.is_dir())
+Places = dict[tuple[str, ...], str]  # where each key stands: file and line, or the --set that gave it
+STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 TEXT_KEYS = frozenset({"text", "prompt", "answer", "content", "messages"})
 
 
@@ -61,67 +64,120 @@ def recipe_path(name: str) -> Path:
 def load_recipe(name: str, *, scale: str = "full", settings: list[str] | None = None) -> Recipe:
     """The checked recipe. `scale="tiny"` applies its `tiny:` section; `settings` are `stage.key=value` strings.
 
-    Raises `InputError` for an unknown key (with the nearest name and the line), a wrong value, unsafe YAML.
+    Raises one `InputError` with every unknown key (with the nearest name and the line) and every wrong value.
     """
     path = recipe_path(name)
-    text = path.read_text(encoding="utf-8")
+    tree, places = _read_yaml(path)
+    tiny = tree.pop("tiny", None) or {}
+    if scale == "tiny":
+        if not tiny or not isinstance(tiny, dict):
+            raise InputError(f"{path}: the recipe has no `tiny:` section; run it with --scale full")
+        tree = _evaluate_last(_merge(tree, tiny))
+        places |= {keys[1:]: place for keys, place in places.items() if keys[0] == "tiny"}
+    if not isinstance(tree.get("stages"), dict):
+        raise InputError(f"{path}: a recipe is a mapping with `name:` and `stages:`")
+    for setting in settings or []:
+        _apply_setting(tree, setting, places)
+    return _build_recipe(tree, path, places)
+
+
+def stage_config(kind: str, settings: list[str]) -> StageConfig:
+    """The checked settings of one stage on its own, out of `key=value` strings."""
+    tree: dict[str, Any] = {"stages": {kind: {}}}
+    places: Places = {}
+    for setting in settings:
+        _apply_setting(tree, f"{kind}.{setting}", places)
     try:
+        return STAGES[kind].model_validate({"stage": kind, **tree["stages"][kind]})
+    except ValidationError as error:
+        raise InputError("; ".join(_explain(error, STAGES[kind], Path(kind), places, ("stages", kind)))) from None
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], Places]:
+    """The parsed recipe and the place of each key. Aliases are refused: nine lines of them unfold to gigabytes."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                line = event.start_mark.line + 1
+                raise InputError(f"{path}:{line}: YAML alias *{event.anchor} is refused; write the values out")
         tree = yaml.safe_load(text)
-        lines = _key_lines(yaml.compose(text, Loader=yaml.SafeLoader))
+        places = _key_places(yaml.compose(text, Loader=yaml.SafeLoader), path)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8; save the recipe as UTF-8") from None
+    except RecursionError:
+        raise InputError(f"{path}: nested too deeply for a recipe") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise InputError(f"{where}: not a plain YAML recipe: {getattr(error, 'problem', error)}") from None
-    if not isinstance(tree, dict) or not isinstance(tree.get("stages"), dict):
+        reason = str(getattr(error, "problem", error)).splitlines()[0]
+        raise InputError(f"{where}: not a plain YAML recipe: {reason}") from None
+    if not isinstance(tree, dict):
         raise InputError(f"{path}: a recipe is a mapping with `name:` and `stages:`")
-    tiny = tree.pop("tiny", None) or {}
-    if scale == "tiny":
-        if not tiny:
-            raise InputError(f"{path}: the recipe has no `tiny:` section; run it with --scale full")
-        tree = _merge(tree, tiny)
-    for setting in settings or []:
-        _apply_setting(tree, setting)
-    return _build_recipe(tree, path, lines)
+    return tree, places
 
 
-def _build_recipe(tree: dict[str, Any], path: Path, lines: dict[tuple[str, ...], int]) -> Recipe:
+def _build_recipe(tree: dict[str, Any], path: Path, places: Places) -> Recipe:
     stages: dict[str, StageConfig] = {}
-    known = ["base", *tree["stages"]]
+    problems: list[str] = []
+    earlier = ["base"]
     for name, values in tree["stages"].items():
-        values = dict(values or {})
-        kind = values.setdefault("stage", name)
-        if kind not in STAGES:
-            raise InputError(f"{_where(path, lines, ('stages', name))}: {_unknown('stage', kind, list(STAGES))}")
-        try:
-            stages[name] = STAGES[kind](**values)
-        except ValidationError as error:
-            raise InputError(_explain(error, STAGES[kind], path, lines, ("stages", name))) from None
-        parent = values.get("from")
-        if parent is not None and parent not in known[: known.index(name)]:
-            raise InputError(
-                f"{_where(path, lines, ('stages', name, 'from'))}: stage {name!r} starts from {parent!r}, "
-                f"which is no earlier stage; earlier: {', '.join(known[: known.index(name)])}"
-            )
+        where = _where(path, places, ("stages", str(name)))
+        kind = values.get("stage", name) if isinstance(values, dict) else name
+        if not isinstance(values, dict | None):
+            problems.append(f"{where}: stage {name!r} is {values!r}; it must be a section of `key: value` lines")
+        elif not isinstance(kind, str) or kind not in STAGES:
+            problems.append(f"{where}: {_unknown('stage', kind, list(STAGES))}")
+        elif name in earlier or not STAGE_NAME.fullmatch(name):
+            problems.append(f"{where}: {name!r} cannot name a stage; use letters, digits, - and _, and not `base`")
+        else:
+            try:
+                stages[name] = STAGES[kind].model_validate({"stage": kind, **(values or {})})
+                problems += _wrong_parents(stages[name], name, earlier, path, places)
+            except ValidationError as error:
+                problems += _explain(error, STAGES[kind], path, places, ("stages", name))
+        earlier.append(name)
     try:
-        return Recipe(**{**tree, "stages": {}}).model_copy(update={"stages": stages})
+        recipe = Recipe.model_validate({**tree, "stages": {}})
     except ValidationError as error:
-        raise InputError(_explain(error, Recipe, path, lines, ())) from None
+        problems += _explain(error, Recipe, path, places, ())
+    if problems:
+        raise InputError("; ".join(problems))
+    return recipe.model_copy(update={"stages": stages})
 
 
-def _apply_setting(tree: dict[str, Any], setting: str) -> None:
+def _wrong_parents(config: StageConfig, name: str, earlier: list[str], path: Path, places: Places) -> Iterator[str]:
+    """A stage reads from stages before it; `rule` is the scorer that needs none."""
+    wanted = {"from": getattr(config, "from_", None), "reward": getattr(config, "reward", None)}
+    named = [(key, parent) for key, parent in wanted.items() if parent not in (None, "rule")]
+    for key, parent in [*named, *(("checkpoints", found) for found in getattr(config, "checkpoints", ()))]:
+        if parent not in earlier:
+            yield (
+                f"{_where(path, places, ('stages', name, key))}: {name}.{key} names {parent!r}, "
+                f"which is no earlier stage; earlier: {', '.join(earlier)}"
+            )
+
+
+def _apply_setting(tree: dict[str, Any], setting: str, places: Places) -> None:
     """Put `stage.key=value` into the tree; the value is read as YAML."""
     target, equals, value = setting.partition("=")
     keys = target.split(".")
-    if not equals or len(keys) < 2:
+    if not equals or len(keys) < 2 or not all(keys):
         raise InputError(f"--set {setting!r} has not the form stage.key=value, e.g. --set sft.lr=1e-4")
     node = tree if keys[0] == "base" else tree["stages"]
     if keys[0] != "base" and keys[0] not in node:
         raise InputError(f"--set {setting!r}: {_unknown('stage', keys[0], ['base', *node])}")
     for key in keys[:-1]:
-        node = node.setdefault(key, {})
+        if node.get(key) is None:  # `data:` with nothing after it is an empty section
+            node[key] = {}
+        node = node[key]
         if not isinstance(node, dict):
             raise InputError(f"--set {setting!r}: {key} is a value, not a section")
-    node[keys[-1]] = _scalar(value)
+    try:
+        node[keys[-1]] = _scalar(value)
+    except yaml.YAMLError:
+        raise InputError(f"--set {setting!r}: the value is not plain YAML; quote it") from None
+    places[tuple(keys) if keys[0] == "base" else ("stages", *keys)] = f"--set {setting}"
 
 
 def _scalar(text: str) -> Any:
@@ -140,55 +196,64 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _key_lines(node: yaml.Node | None, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], int]:
-    """Line of each key. A key of the `tiny:` section goes by its full name unless the recipe itself has it."""
-    lines: dict[tuple[str, ...], int] = {}
+def _evaluate_last(tree: dict[str, Any]) -> dict[str, Any]:
+    """A stage that only the `tiny:` section has would stand behind the evaluation that reads it."""
+    stages = tree.get("stages")
+    if isinstance(stages, dict):
+        tree["stages"] = dict(sorted(stages.items(), key=lambda item: item[0] == "evaluate"))
+    return tree
+
+
+def _key_places(node: yaml.Node | None, path: Path, keys: tuple[str, ...] = ()) -> Places:
+    """File and line of each key. YAML would let the last of two equal keys win; here the second is an error."""
+    places: Places = {}
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            here = (*path, str(key.value))
-            lines[here] = key.start_mark.line + 1
-            lines.update(_key_lines(value, here))
-    return lines
+            here = (*keys, str(key.value))
+            place = f"{path}:{key.start_mark.line + 1}"
+            if here in places:
+                raise InputError(f"{place}: {'.'.join(here)} is set a second time; keep one")
+            places[here] = place
+            places.update(_key_places(value, path, here))
+    return places
 
 
-def _where(path: Path, lines: dict[tuple[str, ...], int], keys: tuple[str, ...]) -> str:
-    for candidate in (("tiny", *keys), keys):
-        if candidate in lines:
-            return f"{path}:{lines[candidate]}"
-    return str(path)
+def _where(path: Path, places: Places, keys: tuple[str, ...]) -> str:
+    """The place of a key, or of the nearest section around it."""
+    return next((places[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in places), str(path))
 
 
 def _unknown(what: str, name: object, allowed: list[str]) -> str:
-    near = difflib.get_close_matches(str(name), allowed, 1)
+    near = difflib.get_close_matches(str(name).rpartition(".")[2], allowed, 1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown {what} {str(name)!r}; {hint}allowed: {', '.join(allowed)}"
 
 
-def _explain(
-    error: ValidationError, model: type, path: Path, lines: dict[tuple[str, ...], int], keys: tuple[str, ...]
-) -> str:
-    """All problems of one section in one line, each with its line in the file."""
-    problems = []
+def _explain(error: ValidationError, model: type, path: Path, places: Places, keys: tuple[str, ...]) -> Iterator[str]:
+    """Every problem of one section, each with its place."""
     for item in error.errors():
         place = tuple(str(part) for part in item["loc"])
-        where = _where(path, lines, (*keys, *place))
+        where = _where(path, places, (*keys, *place))
         name = ".".join((*keys[1:], *place)) or "recipe"
+        message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            fields = _fields_at(model, place[:-1])
-            problems.append(f"{where}: {_unknown('key', name, fields)}")
+            yield f"{where}: {_unknown('key', name, _fields_at(model, place[:-1]))}"
         elif item["type"] == "missing":
-            problems.append(f"{where}: {name} is missing; it must be written")
+            yield f"{where}: {name} is missing; it must be written"
+        elif isinstance(item["input"], dict):
+            yield f"{where}: {name}: {message}"
         else:
-            problems.append(f"{where}: {name} is {item['input']!r}: {item['msg'].lower()}")
-    return "; ".join(problems)
+            yield f"{where}: {name} is {item['input']!r}: {message[:1].lower()}{message[1:]}"
 
 
 def _fields_at(model: Any, place: tuple[str, ...]) -> list[str]:
+    """The keys of a section; an optional section (`TinyModel | None`) is the model in it."""
     for part in place:
-        field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field else None
-    fields = getattr(model, "model_fields", {})
-    return [field.alias or name for name, field in fields.items()]
+        fields = getattr(model, "model_fields", {})
+        field = next((f for name, f in fields.items() if part in (name, f.alias)), None)
+        choices = (field.annotation, *get_args(field.annotation)) if field else ()
+        model = next((choice for choice in choices if hasattr(choice, "model_fields")), None)
+    return [field.alias or name for name, field in getattr(model, "model_fields", {}).items()]
 
 
 # --- the folder of a stage -------------------------------------------------------------------------------------------
@@ -211,11 +276,11 @@ class Stage:
             file.write(json.dumps(metrics, ensure_ascii=False) + "\n")
 
     def rewind(self, step: int) -> None:
-        """Drop the log lines after `step`: a resumed stage writes them again."""
+        """Drop the log lines after `step`, and one that a kill cut short: a resumed stage writes them again."""
         path = self.dir / "metrics.jsonl"
         if path.is_file():
-            kept = [line for line in path.read_text("utf-8").splitlines() if json.loads(line).get("step", 0) <= step]
-            write_text(path, "".join(line + "\n" for line in kept))
+            whole = [line for line in path.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
+            write_text(path, "".join(line for line in whole if json.loads(line).get("step", 0) <= step))
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int) -> Iterator[Any]:
@@ -295,6 +360,14 @@ def prepare_output(directory: Path, *, free_bytes: int = 0) -> None:
         raise InputError(
             f"{directory}: {free >> 20} MB free, the run needs about {free_bytes >> 20} MB; free some space"
         )
+
+
+def check_disjoint(train: Path, valid: Path | None) -> None:
+    """Training and validation in one file, or in two copies of it, would prove anything."""
+    if valid is None or not train.is_file() or not valid.is_file():
+        return
+    if train.resolve() == valid.resolve() or file_hash(train) == file_hash(valid):
+        raise InputError(f"{valid}: holds the same rows as {train}, which are trained on; split by patient first")
 
 
 def write_text(path: Path, text: str) -> None:

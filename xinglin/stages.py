@@ -8,16 +8,19 @@ under the same key (its configuration, its inputs' keys, the code's version) is 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from xinglin.config import (
     Base,
     BestOfN,
+    Config,
     Data,
     Dpo,
     Evaluate,
@@ -33,8 +36,9 @@ from xinglin.config import (
     StageConfig,
 )
 from xinglin.records import InputError
-from xinglin.run import Stage, prepare_output, say, stage_key, versions, write_text
+from xinglin.run import Stage, file_hash, prepare_output, say, stage_key, versions, write_text
 
+Work = Callable[[Any, Stage], dict[str, Any] | None]
 RUN_BYTES = 2 << 30
 BIAS_ITEMS = Path(__file__).parent / "data/ward/knowledge/general/bias.yaml"
 
@@ -69,15 +73,20 @@ class Run:
     def data(self, name: str) -> Path:
         return self.folders["data"] / name
 
+    @property
+    def synthetic(self) -> bool:
+        """Whether what is shown of this run must carry the word."""
+        return self.options.data == "ward" or self.recipe.base.path is None
 
-def run_recipe(recipe: Recipe, options: RunOptions) -> Run:
-    """Run every stage that is not yet complete, in the order of the recipe; the report last."""
+
+def run_recipe(recipe: Recipe, options: RunOptions) -> Path:
+    """Run every stage that is not yet complete, in the order of the recipe; the report last. Returns its path."""
     prepare_output(options.out, free_bytes=RUN_BYTES if options.scale == "tiny" else 0)
     write_text(options.out / "run.json", json.dumps({"recipe": recipe.name, "data": options.data, **versions()}))
     write_text(options.out / "recipe.json", recipe.model_dump_json(indent=1, by_alias=True, serialize_as_any=True))
     run = Run(recipe, options, {}, {})
     stages = dict(recipe.stages)
-    ordered: list[tuple[str, StageConfig | Base]] = [("data", stages.pop("data", Data()))]  # type: ignore[list-item]
+    ordered: list[tuple[str, StageConfig | Base]] = [("data", stages.pop("data", Data()))]
     if recipe.base.path is None:
         ordered.append(("base", recipe.base))
     ordered += list(stages.items())
@@ -87,8 +96,7 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Run:
         _run_stage(run, number, name, config)
     from xinglin.report import write_report
 
-    write_report(options.out)
-    return run
+    return write_report(options.out)
 
 
 def _run_stage(run: Run, number: int, name: str, config: StageConfig | Base) -> None:
@@ -103,16 +111,50 @@ def _run_stage(run: Run, number: int, name: str, config: StageConfig | Base) -> 
         return
     if skipped:
         return
-    _discard_other(folder, key)
-    say(f"{folder.name}: {'going on' if (folder / 'checkpoints').is_dir() else 'running'}")
     kind = "base" if isinstance(config, Base) else config.stage
-    facts = FUNCTIONS[kind](run, stage, config)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    shutil.rmtree(folder / "best", ignore_errors=True)
+    work = partial(FUNCTIONS[kind], run)
+    _work(stage, config, kind, key, inputs, lambda config, stage: work(stage, config), synthetic=run.synthetic)
+
+
+def run_alone(kind: str, config: StageConfig, out: Path, work: Work, inputs: list[Path]) -> bool:
+    """One stage outside a recipe. False when `out` holds it already, complete and of the same inputs."""
+    hashes = {str(path): _content_hash(path) for path in inputs}
+    key = stage_key(config, hashes)
+    if out.is_dir() and any(out.iterdir()) and not (out / "key").is_file():
+        raise InputError(f"{out}: not empty and no stage of ours; give --out a new or empty folder")
+    stage = Stage(out, kind)
+    if stage.complete and stage.manifest()["key"] == key:
+        return False
+    _work(stage, config, kind, key, hashes, work)
+    return True
+
+
+def _work(
+    stage: Stage,
+    config: Config,
+    kind: str,
+    key: str,
+    inputs: dict[str, str],
+    work: Work,
+    **facts: Any,
+) -> None:
+    """Do a stage's work in its folder, clear what only served to resume it, and write the manifest last."""
+    _discard_other(stage.dir, key)
+    say(f"{stage.dir.name}: {'going on' if any(stage.dir.rglob('checkpoints')) else 'running'}")
+    found = work(config, stage) or {}
+    for name in ("checkpoints", "best"):
+        for folder in [stage.dir / name, *stage.dir.glob(f"*/{name}")]:
+            shutil.rmtree(folder, ignore_errors=True)
     dumped = config.model_dump(mode="json", by_alias=True)
-    stage.finish(
-        config=dumped, inputs=inputs, key=key, kind=kind, synthetic=run.options.data == "ward", **(facts or {})
-    )
+    stage.finish(config=dumped, inputs=inputs, key=key, kind=kind, **facts, **found)
+
+
+def _content_hash(path: Path) -> str:
+    """A hash over a file, or over the names and sizes of a folder's files (weights are large)."""
+    if path.is_file():
+        return file_hash(path)
+    listing = [f"{p.relative_to(path)} {p.stat().st_size}" for p in sorted(path.rglob("*")) if p.is_file()]
+    return hashlib.sha256("\n".join(listing).encode()).hexdigest()
 
 
 def _discard_other(folder: Path, key: str) -> None:
@@ -147,9 +189,9 @@ def _inputs(run: Run, name: str, config: StageConfig | Base) -> dict[str, str]:
 
 def data_stage(run: Run, stage: Stage, config: Data) -> dict[str, Any]:
     if run.options.data == "ward":
-        from xinglin.data.ward.build import WardConfig, build_ward
+        from xinglin.data.ward.build import build_ward, ward_config
 
-        return {"counts": build_ward(stage.dir, WardConfig(**config.ward), config.seed)}
+        return {"counts": build_ward(stage.dir, ward_config(config.ward), config.seed)}
     if run.options.data_dir is None:
         raise InputError("--data public needs --data-dir DIR, a folder of public sets")
     from xinglin.data.public import build_public
@@ -258,8 +300,9 @@ def grpo_stage(run: Run, stage: Stage, config: Grpo) -> dict[str, Any]:
 
 def evaluate_stage(run: Run, stage: Stage, config: Evaluate) -> dict[str, Any]:
     from xinglin.evals.checkpoints import evaluate
+    from xinglin.rollout.local import LocalGenerator
 
-    models = {name: run.model(name) for name in config.checkpoints}
+    models = {name: partial(LocalGenerator.load, run.model(name), name=name) for name in config.checkpoints}
     scorer = rule_scorer(run) if run.options.data == "ward" else None
     return evaluate(config, stage, models, run.folders["data"], scorer, BIAS_ITEMS, run.options.out)
 

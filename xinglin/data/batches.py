@@ -46,9 +46,11 @@ def encode_documents(
         counts["documents cut into several rows"] += len(ids) > max_seq_len
         for offset in range(0, len(ids), max_seq_len):
             piece = ids[offset : offset + max_seq_len]
-            if len(piece) > 1:  # one token predicts nothing
-                learned = np.ones(len(piece), dtype=bool)
-                rows.append(Group(record.id, piece[:0], (piece,), (learned,)))
+            if len(piece) == 1:  # it predicts nothing
+                counts["last tokens left alone by a cut"] += 1
+                continue
+            learned = np.ones(len(piece), dtype=bool)
+            rows.append(Group(record.id, piece[:0], (piece,), (learned,)))
     return rows
 
 

@@ -8,6 +8,7 @@
     general_exam/test.jsonl              forgetting, four options     exam.py (named general_exam)
     entities/test.jsonl                  entity recognition           entities.py
     safety/test.jsonl                    refusing and not refusing    safety.py
+    safety_exam/test.jsonl               safety as multiple choice    exam.py (named safety_exam)
     bias items (a path of their own)     attitude scales              bias.py
 
 What is missing is listed as not run, with the reason. "Better" is said only when the paired interval excludes 0.
@@ -33,7 +34,7 @@ from xinglin.rollout.generator import Decoding, Generator
 
 EVALUATIONS = (
     *("documents", "dialogue", "dialogue_heldout", "pairwise", "general", "exam", "general_exam"),
-    *("entities", "safety", "bias"),
+    *("entities", "safety", "safety_exam", "bias"),
 )
 MOST_EMBEDDED = 400_000  # characters: a few seconds on one core
 FEWEST_DIFFERING = 6  # five items that all point one way have p = 1/16 in an exact sign test: no evidence at 5 %
@@ -102,6 +103,7 @@ def run_battery(
         "general_exam": lambda: battery.exam("general_exam"),
         "entities": battery.entities,
         "safety": battery.safety,
+        "safety_exam": lambda: battery.exam("safety_exam"),
         "bias": battery.bias,
     }
     wanted = battery.settings.evaluations or EVALUATIONS

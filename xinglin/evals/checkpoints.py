@@ -8,7 +8,7 @@ samples.jsonl           answers side by side
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,23 @@ from xinglin.config import Evaluate
 from xinglin.evals.battery import BatterySettings, compare, embedding_of, run_battery, score_lines
 from xinglin.evals.dialogue import Judge, Scorer
 from xinglin.evals.result import Evaluation, Metric
-from xinglin.rollout.local import LocalGenerator
+from xinglin.rollout.generator import Generator
 from xinglin.run import Stage, write_text
 
 
 def evaluate(
     config: Evaluate,
     stage: Stage,
-    models: dict[str, Path],
+    models: Mapping[str, Callable[[], Generator]],
     data: Path,
     scorer: Scorer | None,
     bias_items: Path,
     out: Path,
 ) -> dict[str, Any]:
-    """Evaluate every checkpoint once; what was evaluated before an interruption is not done again."""
+    """Evaluate every checkpoint once; what was evaluated before an interruption is not done again.
+
+    `models` loads a checkpoint's generator by name, one at a time.
+    """
     settings = BatterySettings(
         evaluations=config.evaluations,
         limit=config.limit or 0,
@@ -43,10 +46,10 @@ def evaluate(
     judge = rule_judge(scorer) if scorer else None
     results: dict[str, list[Evaluation]] = {}
     with stage.progress("checkpoints", len(models)) as advance:
-        for name, folder in models.items():
+        for name, load in models.items():
             path = stage.dir / f"{name}.json"
             if not path.is_file():
-                generator = LocalGenerator.load(folder, name=name)
+                generator = load()
                 found = run_battery(
                     generator, data, settings, scorer=scorer, judge=judge, embed=embed, seed=config.seed
                 )

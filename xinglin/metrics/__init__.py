@@ -6,6 +6,7 @@ entities.py   strict and relaxed entity F1
 choices.py    letters out of an exam answer, choice accuracy, chance
 embedding.py  a small skip-gram model, cosine similarity with floor and AUC
 danger.py     small edits that make advice dangerous, and who notices them
+overlap.py    overlap with the doctor's answer as a stand-in score where no truth is known
 """
 
 from xinglin.metrics.choices import chance_level, choice_accuracy, parse_choice
@@ -20,6 +21,7 @@ from xinglin.metrics.intervals import (
     paired_difference,
     wilson_interval,
 )
+from xinglin.metrics.overlap import overlap_score
 from xinglin.metrics.text import (
     answer_length,
     bits_per_character,
@@ -47,6 +49,7 @@ __all__ = [
     "danger_pairs",
     "entity_counts",
     "entity_f1",
+    "overlap_score",
     "paired_difference",
     "parse_choice",
     "roc_auc",

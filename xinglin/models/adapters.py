@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from xinglin.config import Lora
-from xinglin.models.load import describe, load_base, weights_hash, write_sidecar
+from xinglin.models.load import ModelFolder, check_weights, describe, load_base, weights_hash, write_sidecar
 from xinglin.records import InputError
 
 HEAD = "score.weight"
@@ -50,17 +50,22 @@ def add_adapter(model: peft.PeftModel, name: str, lora: Lora, *, seed: int) -> N
 def read_adapter(model: PreTrainedModel | peft.PeftModel, folder: Path, name: str) -> peft.PeftModel:
     """Load the adapter of a folder under a name, frozen."""
     check_adapter(folder)
-    if isinstance(model, peft.PeftModel):
-        model.load_adapter(str(folder), name, local_files_only=True)
-    else:
-        model = peft.PeftModel.from_pretrained(model, str(folder), name, local_files_only=True)
+    try:
+        if isinstance(model, peft.PeftModel):
+            model.load_adapter(str(folder), name, local_files_only=True)
+        else:
+            model = peft.PeftModel.from_pretrained(model, str(folder), name, local_files_only=True)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{folder}: does not fit its base model: {str(error).splitlines()[0]}") from None
     set_trainable(model, name, False)
     return model
 
 
 def check_adapter(folder: Path) -> None:
-    if not (folder / "adapter_model.safetensors").is_file():
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
         raise InputError(f"{folder}: no adapter_model.safetensors; pickled adapters are refused")
+    check_weights(path)
 
 
 def set_trainable(model: nn.Module, name: str, trainable: bool) -> None:
@@ -101,12 +106,13 @@ def save_adapter(folder: Path, model: peft.PeftModel, name: str, base: Path, nf4
     """A peft folder for one adapter, and its head where it is a critic's."""
     folder.mkdir(parents=True, exist_ok=True)
     config = model.peft_config[name].to_dict()
+    targets = config["target_modules"]
     config.update(
         base_model_name_or_path=str(base.resolve()),
         inference_mode=True,
         task_type="CAUSAL_LM" if head is None else "SEQ_CLS",
         modules_to_save=None if head is None else ["score"],
-        target_modules=sorted(config["target_modules"]),
+        target_modules=targets if isinstance(targets, str) else sorted(targets),
     )
     tensors = adapter_tensors(model, name)
     if head is not None:
@@ -115,6 +121,17 @@ def save_adapter(folder: Path, model: peft.PeftModel, name: str, base: Path, nf4
     text = json.dumps(config, indent=1, default=lambda value: getattr(value, "value", str(value)))
     (folder / "adapter_config.json").write_text(text, "utf-8")
     write_sidecar(folder, quantization="nf4" if nf4 else None, base_hash=weights_hash(base))
+
+
+def merged(found: ModelFolder) -> PreTrainedModel:
+    """The whole model of a folder in fp32: an adapter is added to the weights it was trained on, which for an NF4 base
+    are the dequantised ones."""
+    base = load_base(found.base, nf4=found.nf4)
+    if found.nf4:
+        base = base.dequantize()
+    if not found.is_adapter:
+        return base
+    return read_adapter(base, found.path, "policy").merge_and_unload()
 
 
 class Critic(nn.Module):

@@ -45,7 +45,9 @@ def describe(path: Path) -> ModelFolder:
         raise InputError(f"{path}: no such model folder; give a transformers or peft folder on disk")
     sidecar = read_sidecar(path)
     if (path / "adapter_config.json").is_file():
-        stored = json.loads((path / "adapter_config.json").read_text("utf-8"))["base_model_name_or_path"]
+        stored = _read_json(path / "adapter_config.json").get("base_model_name_or_path")
+        if not stored:
+            raise InputError(f"{path}/adapter_config.json: base_model_name_or_path is missing; name the base's folder")
         base = Path(stored) if Path(stored).is_absolute() else (path / stored).resolve()
         if not base.is_dir():
             raise InputError(f"{path}: its base model {stored} is not on disk; put it back there")
@@ -63,7 +65,7 @@ def check_safe(folder: Path) -> None:
     config = folder / "config.json"
     if not config.is_file():
         raise InputError(f"{folder}: no config.json; give a transformers folder")
-    if "auto_map" in json.loads(config.read_text("utf-8")):
+    if "auto_map" in _read_json(config):
         raise InputError(f"{config}: asks for remote code (auto_map); Xinglin never runs a model's own code")
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
@@ -71,11 +73,16 @@ def check_safe(folder: Path) -> None:
         found = f"found pickled weights ({pickles[0]}), which are refused" if pickles else "found no weights"
         raise InputError(f"{folder}: {found}; convert them to safetensors")
     for path in weights:
-        try:
-            with safe_open(path, "pt") as file:
-                file.keys()
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path}: damaged safetensors file ({error}); copy it again") from None
+        check_weights(path)
+
+
+def check_weights(path: Path) -> None:
+    """Refuse a damaged safetensors file."""
+    try:
+        with safe_open(path, "pt") as file:
+            file.keys()
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: damaged safetensors file ({error}); copy it again") from None
 
 
 def load_tokenizer(folder: Path, template: str | None = None) -> tuple[PreTrainedTokenizerFast, Template]:
@@ -112,7 +119,21 @@ def load_base(folder: Path, *, nf4: bool, device: str = "cpu", dtype: torch.dtyp
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from None
+    if nf4 and device == "cpu":
+        _plain_cpu_kernel(folder, model)
     return use_packed_attention(model)
+
+
+def _plain_cpu_kernel(folder: Path, model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from repacking NF4 weights at the first forward pass in eval mode, with scales rounded to bf16:
+    the reference would differ from the policy, and the decoder would read another layout than it expects."""
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+            if module.in_features % 64:  # its CPU kernel mixes up the scales of the blocks then
+                raise InputError(f"{folder}: a layer is {module.in_features} wide; NF4 on a CPU needs multiples of 64")
 
 
 def save_tokenizer(folder: Path, tokenizer: PreTrainedTokenizerFast, template: Template) -> None:
@@ -142,7 +163,17 @@ def context_length(folder: Path) -> int:
 
 def read_sidecar(folder: Path) -> dict[str, Any]:
     path = folder / SIDECAR
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return _read_json(path) if path.is_file() else {}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        body = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise InputError(f"{path}: not a JSON object; the folder is damaged, copy it again")
+    return body
 
 
 def write_sidecar(folder: Path, **facts: Any) -> None:

@@ -91,7 +91,7 @@ def load_trainable(parent: Path, config: Training, *, reference: bool = False) -
         model = load_base(found.base, nf4=False, device=device)
         if found.is_adapter:
             with_adapter = read_adapter(model, parent, POLICY)
-            model = with_adapter.merge_and_unload()
+            model = with_adapter.merge_and_unload().requires_grad_(True)  # peft froze the base
         return Trainable(model.train(), tokenizer, template, found.base, False, None)
     base = load_base(found.base, nf4=nf4, device=device)
     if found.is_adapter:
@@ -101,9 +101,8 @@ def load_trainable(parent: Path, config: Training, *, reference: bool = False) -
             module = read_adapter(module, parent, REFERENCE)
     else:
         module = with_new_adapter(base, POLICY, config.lora, seed=seed_for(config.seed, POLICY))
-    return Trainable(
-        module.train(), tokenizer, template, found.base, nf4, POLICY, REFERENCE if found.is_adapter else None
-    )
+    held = REFERENCE if found.is_adapter and reference else None
+    return Trainable(module.train(), tokenizer, template, found.base, nf4, POLICY, held)
 
 
 def _hidden(module: nn.Module, adapter: str | None, batch: Batch) -> Tensor:

@@ -27,6 +27,8 @@ from xinglin.models.attention import Paths, packed_attention, plan_paths
 from xinglin.records import InputError
 from xinglin.rollout.generator import Decoding
 
+FAMILIES = ("llama", "qwen2", "qwen3", "mistral")
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -75,6 +77,11 @@ def read_weights(model: Any, dtype: torch.dtype = torch.float32) -> Weights:
     """The weights of a LLaMA, Qwen2, Qwen3 or Mistral model, under the adapter that is active now."""
     decoder = model.get_decoder()
     config = decoder.config
+    block = decoder.layers[0]
+    if config.model_type not in FAMILIES:
+        raise InputError(f"decoding supports {', '.join(FAMILIES)}; this model is {config.model_type}")
+    if _plain(block.self_attn.o_proj).bias is not None or _plain(block.mlp.down_proj).bias is not None:
+        raise InputError(f"decoding supports no bias after attention or MLP; this {config.model_type} has one")
     if getattr(config, "hidden_act", "silu") != "silu":
         raise InputError(f"decoding supports SiLU models; this one has {config.hidden_act}")
     with torch.no_grad():
@@ -252,18 +259,24 @@ def choose(logits_SV: Tensor, uniforms_S: Tensor, decoding: Decoding) -> tuple[T
         return tokens, logits_SV.float().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
     logprobs = (logits_SV.float() / decoding.temperature).log_softmax(-1)
     if decoding.top_k == 0 and decoding.top_p == 1:
-        cumulated = logprobs.exp().cumsum(-1)
-        tokens = torch.searchsorted(cumulated, (uniforms_S * cumulated[:, -1])[:, None], right=True)[:, 0]
+        tokens = _draw(logprobs.exp(), uniforms_S)
     else:
         kept, order = logprobs.exp().sort(-1, descending=True)
         if decoding.top_k:
             kept[:, decoding.top_k :] = 0
+            kept /= kept.sum(-1, keepdim=True)  # top-p is a share of what top-k left, as in transformers and vLLM
         kept[kept.cumsum(-1) - kept >= decoding.top_p] = 0
-        cumulated = kept.cumsum(-1)
-        place = torch.searchsorted(cumulated, (uniforms_S * cumulated[:, -1])[:, None], right=True)
-        tokens = order.gather(-1, place.clamp(max=order.shape[-1] - 1))[:, 0]
-    tokens = tokens.clamp(max=logits_SV.shape[-1] - 1)
+        tokens = order.gather(-1, _draw(kept, uniforms_S)[:, None])[:, 0]
     return tokens, logprobs.gather(-1, tokens[:, None])[:, 0]
+
+
+def _draw(mass_SV: Tensor, uniforms_S: Tensor) -> Tensor:
+    """(S,) the first place whose cumulated mass passes the uniform; never one without mass, though a uniform just
+    under 1 rounds to 1 in fp32."""
+    cumulated = mass_SV.cumsum(-1)
+    total = cumulated[:, -1]
+    sought = torch.minimum(uniforms_S * total, total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(cumulated, sought[:, None], right=True)[:, 0]
 
 
 @torch.inference_mode()
@@ -271,12 +284,7 @@ def decode(
     weights: Weights, requests: Sequence[Request], decoding: Decoding, stop: int, *, num_slots: int = 64
 ) -> Iterator[tuple[int, list[int], list[float]]]:
     """Yield (request number, token ids with the stop token if it came, their log-probabilities) as answers finish."""
-    longest = max(len(r.prompt) for r in requests) + decoding.max_new_tokens
-    if longest > len(weights.cos):
-        raise InputError(
-            f"a prompt of {longest - decoding.max_new_tokens} tokens and {decoding.max_new_tokens} new ones exceed "
-            f"the model's {len(weights.cos)}; shorten the prompt or lower max_new_tokens"
-        )
+    longest = _cache_length(weights, requests, decoding)
     num_slots = min(num_slots, len(requests))
     cache = Cache(weights, num_slots, longest)
     waiting = deque(enumerate(requests))
@@ -292,7 +300,7 @@ def decode(
 @torch.inference_mode()
 def decode_stream(weights: Weights, request: Request, decoding: Decoding, stop: int) -> Iterator[int]:
     """The tokens of one answer as they come, the stop token left out."""
-    cache = Cache(weights, 1, len(request.prompt) + decoding.max_new_tokens)
+    cache = Cache(weights, 1, _cache_length(weights, [request], decoding))
     slots: list[_Slot] = []
     finished = _admit(weights, cache, slots, deque([(0, request)]), 1, decoding, stop)
     while True:
@@ -302,6 +310,17 @@ def decode_stream(weights: Weights, request: Request, decoding: Decoding, stop: 
         if finished:
             return
         finished = _advance(weights, cache, slots, decoding, stop)
+
+
+def _cache_length(weights: Weights, requests: Sequence[Request], decoding: Decoding) -> int:
+    """Tokens of the longest prompt and its answer. Raises `InputError` where the model cannot hold them."""
+    prompt = max((len(r.prompt) for r in requests), default=0)
+    if prompt + decoding.max_new_tokens > len(weights.cos):
+        raise InputError(
+            f"a prompt of {prompt} tokens and {decoding.max_new_tokens} new ones exceed the model's "
+            f"{len(weights.cos)}; shorten the prompt or lower max_new_tokens"
+        )
+    return prompt + decoding.max_new_tokens
 
 
 def _admit(

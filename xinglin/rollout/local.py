@@ -105,7 +105,7 @@ class LocalGenerator:
 
     @torch.inference_mode()
     def logprobs(self, pairs: Sequence[tuple[str | Prompt, str]]) -> list[Logprob]:
-        """See `Generator`. Contexts that are equal are not computed twice when they stand next to one another."""
+        """See `Generator`. Packed: as many rows in one forward pass as PACKED_TOKENS holds."""
         rows = [self._row(context, continuation) for context, continuation in pairs]
         results: list[Logprob] = []
         start = 0

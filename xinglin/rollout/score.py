@@ -2,57 +2,113 @@
 
     xinglin score --rollouts rollouts.jsonl --scorer rule --out DIR
 
-Every score carries its source: human, llm or rule. Answers whose scores lie within the margin are a tie.
+Every score carries its source: human, llm or rule. Answers whose scores lie within the margin are a tie. An answer that
+the judge could not grade has no score, is in no ranking, and is counted; more than 1 % of them is an error. The key of
+a judge that wants one is read from the environment variable XINGLIN_JUDGE_KEY.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from xinglin.config import Score as ScoreConfig
 from xinglin.records import InputError, Preference, Question, Rollout, Score, read_records, write_records
+from xinglin.rollout.judge import Ungraded, UrlScorer
+from xinglin.rollout.url import REQUESTS_AT_ONCE
 from xinglin.run import Stage, seed_for
 
 Scorer = Callable[[Question, str], dict[str, Any]]
 VALID_SHARE = 0.1
+MOST_UNGRADED = 0.01
+JUDGE_KEY = "XINGLIN_JUDGE_KEY"
 CRITERIA = ("safety", "professionalism", "fluency", "overall")
 
 
 def score(config: ScoreConfig, stage: Stage, rollouts: Path, questions: Path, rule: Scorer) -> dict[str, Any]:
     """Write rollouts.jsonl with scores and preferences/{train,valid}.jsonl made from them."""
+    counts: Counter[str] = Counter()
+    facts: dict[str, Any] = {"scorer": config.scorer}
     if config.scorer == "human":
         if not config.file:
             raise InputError(f"stage {stage.name!r}: scorer human needs `file:`, a JSONL of rollouts with human scores")
         scored = list(read_records(Path(config.file), Rollout))
+        graded = scored
     else:
-        by_id = {question.id: question for question in read_records(questions, Question)}
+        judge = _llm(config, stage) if config.scorer == "llm" else None
+        name = judge.name if judge else "rule"
         items = list(read_records(rollouts, Rollout))
-        scorer, name = (rule, "rule") if config.scorer == "rule" else _llm(config)
-        with stage.progress("scores", len(items)) as advance:
-            scored = []
-            for item in items:
-                found = scorer(by_id[item.question_id], item.answer.text)
-                scores = [
-                    Score(float(found[criterion]), criterion, config.scorer, name)
-                    for criterion in CRITERIA
-                    if criterion in found
-                ]
-                scored.append(replace(item, scores=tuple(scores)))
-                advance(1)
+        scored = _scored(config, stage, items, questions, judge or rule, name, counts)
+        graded = [rollout for rollout in scored if rollout.scores or not judge]
+        facts.update({"judge": {"name": judge.name, **judge.cost}} if judge else {})
     write_records(stage.dir / "rollouts.jsonl", scored)
-    counts: Counter[str] = Counter()
-    made = list(rank(scored, config.margin, counts))
+    made = list(rank(graded, config.margin, counts))
     parts: dict[str, list[Preference]] = {"train": [], "valid": []}
     for preference in made:
         held = seed_for(config.seed, preference.meta.get("patient_id", preference.id)) % 1000 < 1000 * VALID_SHARE
         parts["valid" if held else "train"].append(preference)
     for name, records in parts.items():
         counts[f"preferences/{name}"] = write_records(stage.dir / f"preferences/{name}.jsonl", records)
-    return {"counts": dict(counts), "scorer": config.scorer}
+    return {"counts": dict(counts), **facts}
+
+
+def _scored(
+    config: ScoreConfig,
+    stage: Stage,
+    items: list[Rollout],
+    questions: Path,
+    scorer: Scorer,
+    name: str,
+    counts: Counter[str],
+) -> list[Rollout]:
+    """Every rollout with its scores; one the judge could not grade has none, and is counted under its reason."""
+    by_id = {question.id: question for question in read_records(questions, Question)}
+    if lost := [item for item in items if item.question_id not in by_id]:
+        raise InputError(
+            f"{questions}: {len(lost)} rollouts answer questions that are not in it, the first is {lost[0].id!r}; "
+            "give the questions they were sampled from"
+        )
+
+    def grade(item: Rollout) -> dict[str, Any] | Ungraded:
+        try:
+            return scorer(by_id[item.question_id], item.answer.text)
+        except Ungraded as error:
+            return error
+
+    scored: list[Rollout] = []
+    ungraded: Counter[str] = Counter()
+    pool = ThreadPoolExecutor(REQUESTS_AT_ONCE)
+    grades = pool.map(grade, items) if config.scorer == "llm" else map(grade, items)
+    with stage.progress("scores", len(items)) as advance:
+        try:
+            for item, found in zip(items, grades, strict=True):
+                if isinstance(found, Ungraded):
+                    ungraded[found.reason] += 1
+                    _check_ungraded(stage, name, ungraded, len(items))
+                    found = {}
+                kinds = [criterion for criterion in CRITERIA if criterion in found]
+                scores = tuple(Score(float(found[kind]), kind, config.scorer, name) for kind in kinds)
+                scored.append(replace(item, scores=scores))
+                advance(1)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    counts.update({f"ungraded: {reason}": count for reason, count in ungraded.items()})
+    return scored
+
+
+def _check_ungraded(stage: Stage, judge: str, ungraded: Counter[str], total: int) -> None:
+    """Stop as soon as more than 1 % of the answers are lost: the rest would be paid for in vain."""
+    if ungraded.total() > MOST_UNGRADED * total:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in ungraded.most_common())
+        raise InputError(
+            f"stage {stage.name!r}: {ungraded.total()} of {total} answers are ungraded ({reasons}), at most 1 % is "
+            f"allowed; check the judge {judge} and run again, verdicts already given are kept"
+        )
 
 
 def rank(rollouts: Iterable[Rollout], margin: float, counts: Counter[str]) -> Iterator[Preference]:
@@ -92,7 +148,7 @@ def ranks_with_ties(scores: list[float], margin: float) -> tuple[int, ...]:
     ranks: list[int] = []
     top = float("inf")
     for value in scores:
-        if top - value > margin:
+        if top - value > margin + 1e-9:  # 0.9 - 0.85 is a hair over 0.05
             ranks.append(ranks[-1] + 1 if ranks else 1)
             top = value
         else:
@@ -100,10 +156,11 @@ def ranks_with_ties(scores: list[float], margin: float) -> tuple[int, ...]:
     return tuple(ranks)
 
 
-def _llm(config: ScoreConfig) -> tuple[Scorer, str]:
-    from xinglin.rollout.judge import UrlScorer
-
+def _llm(config: ScoreConfig, stage: Stage) -> UrlScorer:
+    """The judge; its verdicts are kept in the stage's folder, its key comes from the environment where one is set."""
     if not config.url:
-        raise InputError("scorer llm needs `url:`, an OpenAI-style address such as http://127.0.0.1:8000/v1")
-    scorer = UrlScorer(config.url, config.model or "default")
-    return scorer, scorer.name
+        raise InputError(
+            f"stage {stage.name!r}: scorer llm needs `url:`, an OpenAI-style address such as http://127.0.0.1:8000/v1"
+        )
+    key = JUDGE_KEY if os.environ.get(JUDGE_KEY) else None
+    return UrlScorer(config.url, config.model or "default", cache=stage.dir / "judge.jsonl", api_key_env=key)

@@ -8,6 +8,8 @@ round are its own best answers.
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections import Counter
 from dataclasses import asdict
 from itertools import groupby, islice
@@ -17,12 +19,12 @@ from typing import Any
 from xinglin.config import BestOfN
 from xinglin.data.batches import encode_conversations
 from xinglin.models.trainable import load_trainable
-from xinglin.records import Conversation, Message, Question, Rollout, read_records, write_records
+from xinglin.records import Conversation, InputError, Message, Question, Rollout, read_records, write_records
 from xinglin.rollout.generator import Decoding
 from xinglin.rollout.local import LocalGenerator
 from xinglin.rollout.reward import load_reward
 from xinglin.rollout.sample import sample_rollouts
-from xinglin.run import Stage, seed_for
+from xinglin.run import Stage, seed_for, write_text
 from xinglin.train.causal import fit_causal
 
 HELD_SHARE = 0.05
@@ -34,15 +36,22 @@ def best_of_n(config: BestOfN, stage: Stage, parent: Path, reward: Path, questio
     decoding = Decoding(**config.decoding.model_dump())
     rounds = []
     for number in range(config.rounds):
-        folder = stage.dir / f"round-{number + 1}"
-        kept_path = folder / "kept.jsonl"
-        if not kept_path.is_file():
-            rounds.append(_select(config, stage, parent, reward, items, decoding, number, kept_path))
-        if not (folder / "model").is_dir() or number + 1 == config.rounds:
-            part = Stage(folder, f"{stage.name} round {number + 1}", quiet=stage.quiet)
-            _train(config, part, parent, kept_path)
-        parent = folder / "model"
-    (stage.dir / "model").symlink_to(f"round-{config.rounds}/model") if not (stage.dir / "model").exists() else None
+        part = Stage(stage.dir / f"round-{number + 1}", f"{stage.name} round {number + 1}", quiet=stage.quiet)
+        kept, selection = part.dir / "kept.jsonl", part.dir / "selection.json"
+        if not selection.is_file():
+            found = _select(config, stage, parent, reward, items, decoding, number, kept)
+            write_text(selection, json.dumps(found, ensure_ascii=False))
+        if not (part.dir / "model").is_dir():
+            _train(config, part, parent, kept)
+        for name in ("checkpoints", "best"):
+            shutil.rmtree(part.dir / name, ignore_errors=True)
+        facts, trained = (
+            json.loads((part.dir / name).read_text("utf-8")) for name in ("selection.json", "training.json")
+        )
+        rounds.append({**facts, "training": trained})
+        parent = part.dir / "model"
+    if not (stage.dir / "model").exists():
+        (stage.dir / "model").symlink_to(f"round-{config.rounds}/model")
     return {"rounds": rounds, "decoding": asdict(decoding), "n": config.num_answers, "keep": config.keep}
 
 
@@ -73,6 +82,7 @@ def _select(
                 counts["answers said twice"] += rollout.answer.text in answers
                 answers.setdefault(rollout.answer.text, rollout)
             texts = [text for text in answers if text.strip()]
+            counts["answers without text"] += len(answers) - len(texts)
             counts["questions without an answer"] += not texts
             if not texts:
                 continue
@@ -85,6 +95,12 @@ def _select(
                 messages = (*first.prompt, Message("assistant", texts[rank]))
                 meta = {**first.meta, "reward": float(scores[rank]), "round": number + 1}
                 kept.append(Conversation(f"{question_id}-best{len(kept)}", messages, first.source, meta))
+            counts["answers not kept"] += len(texts) - len(order[: config.keep])
+    if not kept:
+        raise InputError(
+            f"stage {stage.name!r}: 0 answers to keep from {len(items)} questions; give questions, or raise "
+            "decoding.max_new_tokens"
+        )
     counts["kept"] = write_records(path, kept)
     return {
         "round": number + 1,
@@ -95,9 +111,16 @@ def _select(
 
 
 def _train(config: BestOfN, stage: Stage, parent: Path, kept: Path) -> None:
+    """The causal stage on what was kept. The model gets its name when it is whole, which ends the round."""
     model = load_trainable(parent, config)
+    counts: Counter[str] = Counter()
     options = (model.tokenizer, model.template, config.max_seq_len, config.on_long)
-    rows = encode_conversations(read_records(kept, Conversation), *options, Counter())
+    rows = encode_conversations(read_records(kept, Conversation), *options, counts)
     num_held = max(1, round(HELD_SHARE * len(rows)))
+    counts["rows held for validation"] = num_held
     fit_causal(model, config, stage, rows[num_held:], rows[:num_held])
-    model.save(stage.dir / "model")
+    partial = stage.dir / "model.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save(partial)
+    write_text(stage.dir / "training.json", json.dumps(counts, ensure_ascii=False))
+    partial.rename(stage.dir / "model")

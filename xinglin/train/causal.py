@@ -21,7 +21,7 @@ from xinglin.models.packing import Batch, Group, in_order, micro_batches
 from xinglin.models.trainable import Trainable, load_trainable
 from xinglin.objectives.causal import Loss, causal_lm
 from xinglin.records import Conversation, Document, InputError, read_records
-from xinglin.run import Stage
+from xinglin.run import Stage, check_disjoint
 from xinglin.train.engine import Engine
 
 MOST_VALIDATION_ROWS = 200
@@ -29,12 +29,12 @@ MOST_VALIDATION_ROWS = 200
 
 def pretrain(config: Pretrain, stage: Stage, parent: Path, train: Path, valid: Path | None) -> dict[str, int]:
     """Continued pre-training. Returns the counts of what was read, cut and dropped."""
+    check_disjoint(train, valid)
     model = load_trainable(parent, config)
     counts: Counter[str] = Counter()
-    rows = encode_documents(read_records(train, Document), model.tokenizer, config.max_seq_len, counts)
-    held = (
-        encode_documents(read_records(valid, Document), model.tokenizer, config.max_seq_len, Counter()) if valid else []
-    )
+    options = (model.tokenizer, config.max_seq_len)
+    rows = encode_documents(_documents(train, config, counts), *options, counts)
+    held = encode_documents(_documents(valid, config, Counter()), *options, Counter()) if valid else []
     fit_causal(model, config, stage, rows, held)
     model.save(stage.dir / "model")
     return dict(counts)
@@ -44,6 +44,7 @@ def sft(
     config: Sft, stage: Stage, parent: Path, train: Path, valid: Path | None, general: Path | None
 ) -> dict[str, int]:
     """Supervised fine-tuning on conversations with a share of general ones. Returns the counts."""
+    check_disjoint(train, valid)
     model = load_trainable(parent, config)
     counts: Counter[str] = Counter()
     rows = _conversations(train, model, config, counts)
@@ -52,7 +53,10 @@ def sft(
             raise InputError(
                 f"stage {stage.name!r}: general_share is {config.general_share}, but there is no general data"
             )
-        rows = mix(rows, _conversations(general, model, config, counts), config.general_share, config.seed, counts)
+        others: Counter[str] = Counter()
+        extra = _conversations(general, model, config, others)
+        counts.update({f"general {name}": count for name, count in others.items()})
+        rows = mix(rows, extra, config.general_share, config.seed, counts)
     held = _conversations(valid, model, config, Counter()) if valid else []
     fit_causal(model, config, stage, rows, held)
     model.save(stage.dir / "model")
@@ -60,12 +64,18 @@ def sft(
 
 
 def mix(rows: list[Group], general: list[Group], share: float, seed: int, counts: Counter[str]) -> list[Group]:
-    """`rows` and as many general rows as make up `share` of the whole; repeats of a general row are counted."""
+    """`rows` and as many general rows as make up `share` of the whole; what is repeated or left out is counted."""
     wanted = round(len(rows) * share / (1 - share)) if share < 1 else len(general)
-    shuffles = [np.random.default_rng([seed, i]).permutation(len(general)) for i in range(-(-wanted // len(general)))]
-    chosen = np.concatenate(shuffles)[:wanted]
+    if wanted and not general:
+        raise InputError(f"general_share is {share}, but 0 general rows are left to train on; set it to 0 or add some")
+    chosen: list[int] = []
+    while len(chosen) < wanted:
+        shuffle = np.random.default_rng([seed, len(chosen) // len(general)]).permutation(len(general))
+        chosen += shuffle[: wanted - len(chosen)].tolist()
     counts["general rows in the mixture"] = wanted
     counts["general rows repeated"] = max(0, wanted - len(general))
+    counts["general rows not drawn"] = max(0, len(general) - wanted)
+    counts["rows left out for general ones (general_share 1)"] = len(rows) if share == 1 else 0
     return [*(rows if share < 1 else []), *(general[i] for i in chosen)]
 
 
@@ -91,10 +101,12 @@ def fit_causal(model: Trainable, config: Training, stage: Stage, rows: list[Grou
     )
 
 
-def _documents(path: Path, config: Pretrain) -> Iterator[Document]:
+def _documents(path: Path, config: Pretrain, counts: Counter[str]) -> Iterator[Document]:
     for document in read_records(path, Document):
         if config.domain in ("all", document.meta.get("domain", "medical")):
             yield document
+        else:
+            counts["documents of another domain"] += 1
 
 
 def _conversations(path: Path, model: Trainable, config: Training, counts: Counter[str]) -> list[Group]:

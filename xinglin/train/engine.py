@@ -86,7 +86,7 @@ class Engine:
                 parameter.grad.div_(max(count, 1))
         norm = nn.utils.clip_grad_norm_(self.params.values(), self.config.clip)
         lr = self.lr_at(self.step_number)
-        if self._finite(norm):
+        if self._finite(norm, batches):
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             self.optimizer.step()
@@ -144,17 +144,22 @@ class Engine:
         self.facts = facts
         self._load(tensors)
         for name, p in self.params.items():
-            state = {
-                key: tensors[f"{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}.{name}" in tensors
-            }
+            names = {key: f"{key}.{name}" for key in ("step", "exp_avg", "exp_avg_sq")}
+            state = {key: tensors[full].to(p.device) for key, full in names.items() if full in tensors}
             if state:
                 self.optimizer.state[p] = state
 
     def restore_best(self) -> None:
         """Put back the weights that were best on validation."""
         found = checkpoint.newest(self.stage.dir / "best")
-        if found:
-            self._load(found[1])
+        if self.best is None:  # no validation gave a number: the last weights stay
+            return
+        if found is None or found[0] != self.best[1]:
+            raise InputError(
+                f"{self.stage.dir / 'best'}: the weights of step {self.best[1]}, best on validation, are damaged or "
+                "gone; delete the stage's folder and run again"
+            )
+        self._load(found[1])
 
     def _load(self, tensors: dict[str, Tensor]) -> None:
         with torch.no_grad():
@@ -169,23 +174,24 @@ class Engine:
         self.stage.log(step=self.step_number, **metrics)
         value = metrics[better]
         sign = -1 if better.endswith("loss") else 1
-        if self.best is None or sign * value > sign * self.best[0]:
+        if math.isfinite(value) and (self.best is None or sign * value > sign * self.best[0]):
             self.best = (value, self.step_number)
             if self.config.keep_best:
                 tensors: dict[str, Tensor] = {f"param.{name}": p for name, p in self.params.items()}
                 checkpoint.save(self.stage.dir / "best", self.step_number, tensors, {better: value})
 
-    def _finite(self, norm: Tensor) -> bool:
+    def _finite(self, norm: Tensor, batches: Sequence[Any]) -> bool:
         """A step without a finite gradient changes nothing and is counted; three in a row end the stage."""
         if torch.isfinite(norm):
             self.bad_steps = 0
             return True
         self.bad_steps += 1
-        self.stage.log(step=self.step_number, skipped="gradient is not finite")
+        rows = [row_id for batch in batches for row_id in batch.ids]
+        self.stage.log(step=self.step_number + 1, skipped="gradient is not finite", rows=rows)
         if self.bad_steps >= BAD_STEPS:
             raise InputError(
                 f"stage {self.stage.name!r}: gradient not finite in {BAD_STEPS} steps in a row up to step "
-                f"{self.step_number}; lower its lr (now {self.config.lr}) and run again"
+                f"{self.step_number + 1}; lower its lr (now {self.config.lr}) and run again"
             )
         return False
 

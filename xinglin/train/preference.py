@@ -32,7 +32,7 @@ from xinglin.objectives.preference import dpo as dpo_loss
 from xinglin.objectives.preference import pairwise, plackett_luce
 from xinglin.records import InputError, Preference, read_records
 from xinglin.rollout.reward import score_groups
-from xinglin.run import Stage, write_text
+from xinglin.run import Stage, check_disjoint, write_text
 from xinglin.train.engine import Engine
 
 ALARM_ACCURACY = 0.95
@@ -41,6 +41,7 @@ RELOAD_TOLERANCE = 1e-4
 
 def reward(config: Reward, stage: Stage, parent: Path, train: Path, valid: Path) -> dict[str, Any]:
     """Train a reward model, examine it, save it, and prove that the saved one scores as the trained one."""
+    check_disjoint(train, valid)
     model = load_trainable(parent, config)
     head = new_head(model.module.config.hidden_size, model.module.get_output_embeddings().weight)  # type: ignore
     critic = Critic(model.module, model.adapter, head)
@@ -49,6 +50,9 @@ def reward(config: Reward, stage: Stage, parent: Path, train: Path, valid: Path)
     options = (model.tokenizer, model.template, config.max_seq_len, config.on_long)
     rows = encode_preferences(read_records(train, Preference), *options, counts, extremes=extremes)
     held = encode_preferences(read_records(valid, Preference), *options, Counter(), extremes=extremes)
+    if not held:
+        raise InputError(f"{valid}: 0 rankings left to examine the reward model with; give some that are not all ties")
+    _check_ids(rows, held, valid)
     plan = plan_steps(len(rows), config.batch_size, config.epochs, config.seed, config.max_steps)
     engine = Engine(critic, config, stage, num_steps=len(plan))
     objective = pairwise if config.loss == "pairwise" else plackett_luce
@@ -151,26 +155,29 @@ def overfit_alarm(log: Path) -> dict[str, Any]:
                 crossed = line["step"]
     margins = [(line["step"], line["valid_margin"]) for line in lines if "valid_margin" in line]
     before = [margin for step, margin in margins if crossed is not None and step <= crossed]
-    still = bool(before) and margins[-1][1] < 1.1 * max(before[-1], 1e-9)
+    after = [margin for step, margin in margins if crossed is not None and step > crossed]
+    still = bool(before and after) and after[-1] < 1.1 * max(before[-1], 1e-9)
     return {"raised": still, "training_accuracy_passed_95_at_step": crossed}
 
 
 def dpo(config: Dpo, stage: Stage, parent: Path, train: Path, valid: Path | None) -> dict[str, Any]:
     """Direct preference optimisation against the parent as reference."""
-    model = load_trainable(parent, config, reference=True)
+    check_disjoint(train, valid)
+    model = load_trainable(parent, config)
     counts: Counter[str] = Counter()
     extremes = config.pairs == "extremes"
     options = (model.tokenizer, model.template, config.max_seq_len, config.on_long)
     rows = encode_preferences(read_records(train, Preference), *options, counts, extremes=extremes)
     held = encode_preferences(read_records(valid, Preference), *options, Counter(), extremes=extremes) if valid else []
+    _check_ids(rows, held, valid or train)
     plan = plan_steps(len(rows), config.batch_size, config.epochs, config.seed, config.max_steps)
     engine = Engine(model.module, config, stage, num_steps=len(plan))
-    model.module.eval()
+    model.module.eval()  # before the first step the model is its own reference, whatever it is made of
     reference: dict[str, Tensor] = {}
     with torch.no_grad(), engine.autocast, stage.progress("reference", len(rows) + len(held)) as advance:
         for batch in in_order([*rows, *held], config.micro_batch_tokens):
             batch = batch.to(engine.device)
-            sums = sum_by_rollout(model.reference_logprobs(batch), batch.answer, len(batch.last))
+            sums = sum_by_rollout(model.logprobs(batch), batch.answer, len(batch.last))
             for index, row_id in enumerate(batch.ids):
                 reference[row_id] = sums[batch.groups == index]
             advance(len(batch.ids))
@@ -181,9 +188,9 @@ def dpo(config: Dpo, stage: Stage, parent: Path, train: Path, valid: Path | None
         total = sum_by_rollout(logprobs, batch.answer, len(batch.last))
         ref = torch.cat([reference[row_id] for row_id in batch.ids])
         loss_sum, count, metrics = dpo_loss(total, ref, batch.ranks, batch.groups, config.beta)
-        if config.sft_weight:
-            best = (batch.ranks == 1)[batch.answer]
-            loss_sum = loss_sum - config.sft_weight * count * logprobs[best].mean()
+        if config.sft_weight:  # each chosen answer's mean, so that no packing weighs one against another
+            lengths = sum_by_rollout(torch.ones_like(logprobs), batch.answer, len(batch.last))
+            loss_sum = loss_sum - config.sft_weight * (total / lengths)[batch.ranks == 1].sum()
         return loss_sum, count, metrics
 
     engine.fit(
@@ -195,7 +202,11 @@ def dpo(config: Dpo, stage: Stage, parent: Path, train: Path, valid: Path | None
     return {"counts": dict(counts)}
 
 
-def check_disjoint(train: Path, valid: Path) -> None:
-    """Training and validation in one file would prove anything."""
-    if train.resolve() == valid.resolve():
-        raise InputError(f"{train}: training and validation are the same file; split by patient first")
+def _check_ids(rows: Sequence[Group], held: Sequence[Group], path: Path) -> None:
+    """Reference log-probabilities and diagnostics are kept by id: a second row of an id would take the first's."""
+    twice = [name for name, count in Counter(row.id for row in [*rows, *held]).items() if count > 1]
+    if twice:
+        raise InputError(
+            f"{path}: preference id {twice[0]!r} occurs more than once in training and validation "
+            f"({len(twice)} such ids); give each row its own"
+        )

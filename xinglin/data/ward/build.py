@@ -13,8 +13,10 @@ Splits are by patient. Some diseases stand in documents and in heldout_diseases 
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -72,6 +74,17 @@ class WardConfig:
 
     def valid(self, count: int) -> int:
         return max(1, round(count * self.valid_share)) if count else 0
+
+
+def ward_config(values: Mapping[str, int | float]) -> WardConfig:
+    """The defaults with some values changed. Raises `InputError` for a key that is none, with the nearest."""
+    names = [field.name for field in dataclasses.fields(WardConfig)]
+    for name in values:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise InputError(f"unknown key data.ward.{name}; {hint}allowed: {', '.join(names)}")
+    return dataclasses.replace(WardConfig(), **values)  # type: ignore[arg-type]
 
 
 def heldout_diseases(world: World, count: int) -> list[str]:

@@ -1,0 +1,1 @@
+"""Puts tests/ on the path, so that tests at any depth find `tiny_models`."""

@@ -1,0 +1,3 @@
+from xinglin.cli import main
+
+main()

@@ -1,0 +1,163 @@
+"""The command line: `xinglin VERB`. Heavy imports stand inside the verbs, so that --help answers at once.
+
+xinglin run RECIPE        a whole run            xinglin data ...       records in, looked at, cleaned
+xinglin sft, dpo, ...     one stage              xinglin recipe ...     list, show, copy
+xinglin chat MODEL        talk to a model        xinglin doctor         what this machine can run
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xinglin.cli import data, stages
+
+app = typer.Typer(
+    help="杏林 Xinglin: Chinese medical language models, from a hospital's notes to a served model.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+recipe_app = typer.Typer(help="List, show and copy recipes.", no_args_is_help=True)
+app.add_typer(data.app, name="data")
+app.add_typer(recipe_app, name="recipe")
+stages.add_to(app)
+
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change one value.")]
+
+
+@app.command(
+    epilog="Examples:  xinglin run quickstart   |   xinglin run ivygpt --scale tiny --data ward --out runs/ivy"
+)
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or a YAML file.")],
+    scale: Annotated[str, typer.Option(help="full, or tiny: the recipe's own small counts and embedded model.")] = "",
+    data: Annotated[
+        str, typer.Option(help="ward: the embedded teaching ward. public: a folder of public sets.")
+    ] = "ward",
+    data_dir: Annotated[Path | None, typer.Option(help="The folder, for --data public.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/RECIPE-DATA].")] = None,
+    settings: Settings = None,
+    only: Annotated[str | None, typer.Option(help="Run this one stage; the others must be complete.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan, tokens and memory; run nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Run a recipe: every stage that is not complete yet, then the report. Run again to go on after a stop."""
+    from xinglin.records import InputError
+    from xinglin.run import load_recipe, recipe_path, say
+
+    if scale not in ("", "full", "tiny") or data not in ("ward", "public"):
+        raise InputError(f"--scale {scale!r} --data {data!r}: allowed are full or tiny, and ward or public")
+    chosen = load_recipe(recipe, scale=scale or "full", settings=settings)
+    folder = out or Path("runs") / f"{recipe_path(recipe).stem}-{data}"
+    if dry_run:
+        from xinglin.plan import print_plan
+
+        print_plan(chosen, data)
+        return
+    from xinglin.stages import RunOptions, run_recipe
+
+    report = run_recipe(chosen, RunOptions(folder, data, data_dir, only, quiet, scale or "full"))
+    say(f"report: {report}")
+    models = [name for name, config in chosen.stages.items() if config.stage in ("ppo", "dpo", "best_of_n", "sft")]
+    if models:
+        number = 2 + list(chosen.stages).index(models[-1]) - ("data" in chosen.stages)
+        say(f"chat:   xinglin chat {folder / f'{number:02d}-{models[-1]}' / 'model'}")
+
+
+@app.command(epilog="Examples:  xinglin chat runs/demo/03-sft/model   |   echo 高血压首选什么药 | xinglin chat MODEL")
+def chat(
+    model: Annotated[str, typer.Argument(help="A model folder, or the address of an OpenAI-style server.")],
+    system: Annotated[str, typer.Option(help="System prompt.")] = "",
+    temperature: Annotated[float, typer.Option(min=0, max=2)] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    seed: int = 0,
+    once: Annotated[str | None, typer.Option(help="Answer this one question and leave.")] = None,
+    name: Annotated[str, typer.Option(help="The model's name at the server.")] = "default",
+) -> None:
+    """Talk to a model: multi-turn, streaming. /clear, /undo, /system, /exit."""
+    from xinglin.chat import chat as talk
+    from xinglin.rollout.generator import Decoding
+
+    decoding = Decoding(max_new_tokens=max_new_tokens, temperature=temperature)
+    talk(model, system=system, decoding=decoding, seed=seed, once=once, model=name, api_key_env="XINGLIN_API_KEY")
+
+
+@app.command()
+def report(out: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
+    """Write a run's report again."""
+    from xinglin.records import InputError
+    from xinglin.report import write_report
+
+    if not (out / "run.json").is_file():
+        raise InputError(f"{out}: no run of ours (run.json is missing); give the --out folder of `xinglin run`")
+    print(write_report(out))
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A model folder, whole or adapter.")],
+    out: Annotated[Path, typer.Option(help="Where the merged model goes.")],
+) -> None:
+    """Merge an adapter into its base and prove by reload that the merged model says the same."""
+    from xinglin.export import export as export_model
+
+    facts = export_model(model, out)
+    print(f"{out}: merged; largest difference of a log-probability {facts['largest_difference']:.2g}")
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine can run: versions, cores, memory, GPUs, arithmetic."""
+    from xinglin.plan import print_doctor
+
+    print_doctor()
+
+
+@recipe_app.command("list")
+def recipe_list() -> None:
+    """Names and titles."""
+    from xinglin.run import load_recipe, recipe_names
+
+    for name in recipe_names():
+        print(f"{name:<14} {load_recipe(name).title}")
+
+
+@recipe_app.command("show")
+def recipe_show(name: str) -> None:
+    """Print the YAML."""
+    from xinglin.run import recipe_path
+
+    print(recipe_path(name).read_text("utf-8"), end="")
+
+
+@recipe_app.command("copy")
+def recipe_copy(name: str, to: Path) -> None:
+    """Copy a recipe to change it."""
+    from xinglin.records import InputError
+    from xinglin.run import recipe_path
+
+    if to.exists():
+        raise InputError(f"{to}: exists already; give a new file name")
+    to.write_text(recipe_path(name).read_text("utf-8"), "utf-8")
+
+
+def main() -> None:
+    """A user's mistake is one line and exit code 2; never a traceback."""
+    from xinglin.records import InputError
+
+    try:
+        app()
+    except InputError as error:
+        print(f"xinglin: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        sys.stderr.close()
+
+
+if __name__ == "__main__":
+    main()

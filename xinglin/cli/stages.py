@@ -1,0 +1,223 @@
+"""One command per stage, for people with their own files and a model on disk.
+
+Each takes a model folder, data files and --set KEY=VALUE, and writes one stage folder: model/, metrics.jsonl, manifest.
+The same command run again goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from xinglin.run import Stage
+
+Model = Annotated[Path, typer.Option(help="The model folder to start from (transformers or peft).")]
+Train = Annotated[Path, typer.Option("--data", help="Training records, JSONL (see `xinglin data import`).")]
+Valid = Annotated[Path | None, typer.Option(help="Validation records; chooses the best checkpoint.")]
+Out = Annotated[Path, typer.Option(help="The stage's folder.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. lr=1e-4.")]
+Reward = Annotated[Path, typer.Option(help="The folder of a reward model.")]
+Questions = Annotated[Path, typer.Option("--data", help="Questions, JSONL.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for name, function in (
+        ("pretrain", pretrain),
+        ("sft", sft),
+        ("reward", reward),
+        ("dpo", dpo),
+        ("ppo", ppo),
+        ("grpo", grpo),
+        ("best-of-n", best_of_n),
+        ("sample", sample),
+        ("score", score),
+        ("evaluate", evaluate),
+    ):
+        example = f"Example:  xinglin {name} --help shows the options; settings are those of the recipe's stage."
+        app.command(name, epilog=EXAMPLES.get(name, example))(function)
+
+
+EXAMPLES = {
+    "pretrain": "Example:  xinglin pretrain --model base --data documents.jsonl --out runs/pt --set lr=1e-4",
+    "sft": "Example:  xinglin sft --model base --data conversations.jsonl --out runs/sft --set method=qlora",
+    "reward": "Example:  xinglin reward --model runs/sft/model --data prefs.jsonl --valid held.jsonl --out runs/rm",
+    "dpo": "Example:  xinglin dpo --model runs/sft/model --data prefs.jsonl --out runs/dpo --set beta=0.1",
+    "ppo": "Example:  xinglin ppo --model runs/sft/model --reward runs/rm/model --data questions.jsonl --out runs/ppo",
+    "sample": "Example:  xinglin sample --model runs/sft/model --data questions.jsonl --out runs/k --set num_answers=4",
+    "evaluate": "Example:  xinglin evaluate --model runs/sft/model --data DATA_FOLDER --out runs/eval",
+}
+
+
+def pretrain(model: Model, data: Train, out: Out, valid: Valid = None, settings: Settings = None) -> None:
+    """Continue pre-training on documents."""
+
+    def work(config: Any, stage: Stage) -> dict[str, Any]:
+        from xinglin.train.causal import pretrain
+
+        return {"counts": pretrain(config, stage, model, data, valid)}
+
+    _run("pretrain", out, settings, work, [model, data, valid])
+
+
+def sft(
+    model: Model,
+    data: Train,
+    out: Out,
+    valid: Valid = None,
+    general: Annotated[Path | None, typer.Option(help="General conversations against forgetting.")] = None,
+    settings: Settings = None,
+) -> None:
+    """Fine-tune on conversations; loss on assistant turns only."""
+
+    def work(config: Any, stage: Stage) -> dict[str, Any]:
+        from xinglin.train.causal import sft
+
+        return {"counts": sft(config, stage, model, data, valid, general)}
+
+    share = [] if general else ["general_share=0"]
+    _run("sft", out, [*share, *(settings or [])], work, [model, data, valid, general])
+
+
+def reward(
+    model: Model,
+    data: Train,
+    out: Out,
+    valid: Annotated[Path, typer.Option(help="Held-out preferences.")],
+    settings: Settings = None,
+) -> None:
+    """Train a reward model on rankings and examine it."""
+
+    def work(config: Any, stage: Stage) -> dict[str, Any]:
+        from xinglin.train.preference import reward
+
+        return reward(config, stage, model, data, valid)
+
+    _run("reward", out, settings, work, [model, data, valid])
+
+
+def dpo(model: Model, data: Train, out: Out, valid: Valid = None, settings: Settings = None) -> None:
+    """Direct preference optimisation."""
+
+    def work(config: Any, stage: Stage) -> dict[str, Any]:
+        from xinglin.train.preference import dpo
+
+        return dpo(config, stage, model, data, valid)
+
+    _run("dpo", out, settings, work, [model, data, valid])
+
+
+def ppo(model: Model, reward: Reward, data: Questions, out: Out, settings: Settings = None) -> None:
+    """Proximal policy optimisation against a reward model."""
+
+    def work(config: Any, stage: Stage) -> dict[str, Any]:
+        from xinglin.train.policy import ppo
+
+        return ppo(config, stage, model, reward, data)
+
+    _run("ppo", out, settings, work, [model, reward, data])
+
+
+def grpo(model: Model, reward: Reward, data: Questions, out: Out, settings: Settings = None) -> None:
+    """Group-relative policy optimisation against a reward model."""
+
+    def work(config: Any, stage: Stage) -> dict[str, Any]:
+        from xinglin.train.policy import grpo
+
+        return grpo(config, stage, model, reward, data)
+
+    _run("grpo", out, settings, work, [model, reward, data])
+
+
+def best_of_n(model: Model, reward: Reward, data: Questions, out: Out, settings: Settings = None) -> None:
+    """Rejection sampling: n answers, the reward model keeps the best K, then SFT on them."""
+
+    def work(config: Any, stage: Stage) -> dict[str, Any]:
+        from xinglin.train.best_of_n import best_of_n
+
+        return best_of_n(config, stage, model, reward, data)
+
+    _run("best_of_n", out, settings, work, [model, reward, data])
+
+
+def sample(model: Model, data: Questions, out: Out, settings: Settings = None) -> None:
+    """k answers to each question."""
+
+    def work(config: Any, stage: Stage) -> dict[str, Any]:
+        from xinglin.rollout.sample import sample
+
+        return sample(config, stage, model, data)
+
+    _run("sample", out, settings, work, [model, data])
+
+
+def score(
+    rollouts: Annotated[Path, typer.Option(help="rollouts.jsonl of `xinglin sample`.")],
+    data: Questions,
+    out: Out,
+    settings: Settings = None,
+) -> None:
+    """Score sampled answers (rule, llm or human) and make rankings of them."""
+
+    def work(config: Any, stage: Stage) -> dict[str, Any]:
+        from xinglin.metrics import overlap_score
+        from xinglin.rollout.score import score
+
+        return score(config, stage, rollouts, data, overlap_score)
+
+    _run("score", out, settings, work, [rollouts, data])
+
+
+def evaluate(
+    model: Annotated[list[Path], typer.Option(help="A model folder; repeat to compare with the first.")],
+    data: Annotated[Path, typer.Option(help="A data folder as the data stage writes it.")],
+    out: Out,
+    settings: Settings = None,
+) -> None:
+    """Every evaluation the data folder allows, with intervals; scores.jsonl in the stage's folder."""
+    names = [path.parent.name if path.name == "model" else path.name for path in model]
+    pairs = [f"[{name}, {names[0]}]" for name in names[1:]]
+    given = [f"checkpoints=[{', '.join(names)}]", f"compare=[{', '.join(pairs)}]", *(settings or [])]
+
+    def work(config: Any, stage: Stage) -> dict[str, Any]:
+        from functools import partial
+
+        from xinglin.evals.checkpoints import evaluate
+        from xinglin.rollout.local import LocalGenerator
+        from xinglin.stages import BIAS_ITEMS
+
+        models = {name: partial(LocalGenerator.load, path, name=name) for name, path in zip(names, model, strict=True)}
+        return evaluate(config, stage, models, data, None, BIAS_ITEMS, out)
+
+    _run("evaluate", out, given, work, [*model, data])
+
+
+def _run(
+    kind: str,
+    out: Path,
+    settings: list[str] | None,
+    work: Callable[[Any, Stage], dict[str, Any]],
+    inputs: list[Path | None],
+) -> None:
+    """Build the stage's configuration, do the work, write the manifest."""
+    from xinglin.run import say, stage_config
+    from xinglin.stages import run_alone
+
+    config = stage_config(kind, settings or [])
+    for path in inputs:
+        _must_exist(path)
+    if run_alone(kind, config, out, work, [path for path in inputs if path]):
+        say(f"{kind}: {out}")
+    else:
+        say(f"{kind}: {out} is complete already")
+
+
+def _must_exist(path: Path | None) -> None:
+    from xinglin.records import InputError
+
+    if path is not None and not path.exists():
+        raise InputError(f"{path}: no such file or folder")
