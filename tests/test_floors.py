@@ -19,7 +19,7 @@ FLOORS = [
     {"records", "config"},
     {"run", "metrics", "models", "objectives"},
     {"data", "rollout", "annotate", "export", "report"},
-    {"train", "evals", "serve", "chat"},
+    {"train", "evals", "serve", "chat", "plan"},
     {"stages", "cli", "__main__"},
 ]
 FLOOR = {unit: number for number, units in enumerate(FLOORS) for unit in units}

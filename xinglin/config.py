@@ -160,6 +160,8 @@ class Base(Config):
     path: str | None = None
     """A transformers folder on disk (safetensors)."""
     template: Literal["chatml", "llama", "human-bot-square", "human-bot-angle"] = "chatml"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU where there is one. cuda: refuse to start without. cpu: leave GPUs alone."""
     tiny: TinyModel | None = None
     full_shape: FullShape | None = None
 

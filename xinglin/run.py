@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import fcntl
 import hashlib
 import json
 import os
@@ -38,6 +39,7 @@ from xinglin.records import InputError
 RECIPES = next(p for p in (Path(__file__).parent / "recipes", Path(__file__).parents[1] / "recipes") if p.is_dir())
 Places = dict[tuple[str, ...], str]  # where each key stands: file and line, or the --set that gave it
 STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+RESUME_FOLDERS = frozenset({"checkpoints", "best"})
 TEXT_KEYS = frozenset({"text", "prompt", "answer", "content", "messages"})
 
 
@@ -313,10 +315,22 @@ class Stage:
             "inputs": inputs,
             "seconds": round(time.time() - self.started, 1),
             "versions": versions(),
-            "outputs": {str(p.relative_to(self.dir)): file_hash(p) for p in sorted(self.dir.rglob("*")) if p.is_file()},
+            "outputs": {str(p.relative_to(self.dir)): file_hash(p) for p in self._outputs()},
             **facts,
         }
         write_text(self.dir / "manifest.json", json.dumps(body, ensure_ascii=False, indent=1))
+
+    def _outputs(self) -> Iterator[Path]:
+        for path in sorted(self.dir.rglob("*")):
+            hidden = path.name.startswith(".")
+            if path.is_file() and not hidden and not RESUME_FOLDERS & set(path.relative_to(self.dir).parts):
+                yield path
+
+    def clear_resume(self) -> None:
+        """Delete what only served to go on after a stop."""
+        for name in RESUME_FOLDERS:
+            for folder in list(self.dir.rglob(name)):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _bar() -> Any:
@@ -368,6 +382,20 @@ def check_disjoint(train: Path, valid: Path | None) -> None:
         return
     if train.resolve() == valid.resolve() or file_hash(train) == file_hash(valid):
         raise InputError(f"{valid}: holds the same rows as {train}, which are trained on; split by patient first")
+
+
+@contextlib.contextmanager
+def exclusive(directory: Path) -> Iterator[None]:
+    """Hold a folder against a second run. The system frees the lock when the process ends, however it ends."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"{directory}: another process is running there; wait for it or give another --out"
+            ) from None
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

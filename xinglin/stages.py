@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ from xinglin.config import (
     StageConfig,
 )
 from xinglin.records import InputError
-from xinglin.run import Stage, file_hash, prepare_output, say, stage_key, versions, write_text
+from xinglin.run import Stage, exclusive, file_hash, prepare_output, say, stage_key, versions, write_text
 
 Work = Callable[[Any, Stage], dict[str, Any] | None]
 RUN_BYTES = 2 << 30
@@ -81,8 +83,23 @@ class Run:
 
 def run_recipe(recipe: Recipe, options: RunOptions) -> Path:
     """Run every stage that is not yet complete, in the order of the recipe; the report last. Returns its path."""
-    prepare_output(options.out, free_bytes=RUN_BYTES if options.scale == "tiny" else 0)
-    write_text(options.out / "run.json", json.dumps({"recipe": recipe.name, "data": options.data, **versions()}))
+    _choose_device(recipe)
+    if options.data == "public":
+        _need_data_dir(options)
+    prepare_output(options.out, free_bytes=RUN_BYTES if recipe.base.tiny else 0)
+    with exclusive(options.out):
+        return _run_stages(recipe, options)
+
+
+def _run_stages(recipe: Recipe, options: RunOptions) -> Path:
+    about = {
+        "recipe": recipe.name,
+        "data": options.data,
+        "scale": options.scale,
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        **versions(),
+    }
+    write_text(options.out / "run.json", json.dumps(about))
     write_text(options.out / "recipe.json", recipe.model_dump_json(indent=1, by_alias=True, serialize_as_any=True))
     run = Run(recipe, options, {}, {})
     stages = dict(recipe.stages)
@@ -97,6 +114,25 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path:
     from xinglin.report import write_report
 
     return write_report(options.out)
+
+
+def _choose_device(recipe: Recipe) -> None:
+    """Refuse a GPU that is not there before anything is written."""
+    import torch
+
+    if recipe.base.device == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            f"recipe {recipe.name!r} asks for a GPU (base.device: cuda) and this machine has none that torch can use; "
+            "run it with --scale tiny, or --set base.device=cpu"
+        )
+    if recipe.base.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def _need_data_dir(options: RunOptions) -> None:
+    if options.data_dir is None or not options.data_dir.is_dir():
+        given = f"{options.data_dir}: no such folder" if options.data_dir else "no --data-dir"
+        raise InputError(f"--data public needs --data-dir DIR, a folder of public sets; {given}")
 
 
 def _run_stage(run: Run, number: int, name: str, config: StageConfig | Base) -> None:
@@ -122,11 +158,12 @@ def run_alone(kind: str, config: StageConfig, out: Path, work: Work, inputs: lis
     key = stage_key(config, hashes)
     if out.is_dir() and any(out.iterdir()) and not (out / "key").is_file():
         raise InputError(f"{out}: not empty and no stage of ours; give --out a new or empty folder")
-    stage = Stage(out, kind)
-    if stage.complete and stage.manifest()["key"] == key:
-        return False
-    _work(stage, config, kind, key, hashes, work)
-    return True
+    with exclusive(out):
+        stage = Stage(out, kind)
+        if stage.complete and stage.manifest()["key"] == key:
+            return False
+        _work(stage, config, kind, key, hashes, work)
+        return True
 
 
 def _work(
@@ -142,11 +179,9 @@ def _work(
     _discard_other(stage.dir, key)
     say(f"{stage.dir.name}: {'going on' if any(stage.dir.rglob('checkpoints')) else 'running'}")
     found = work(config, stage) or {}
-    for name in ("checkpoints", "best"):
-        for folder in [stage.dir / name, *stage.dir.glob(f"*/{name}")]:
-            shutil.rmtree(folder, ignore_errors=True)
     dumped = config.model_dump(mode="json", by_alias=True)
     stage.finish(config=dumped, inputs=inputs, key=key, kind=kind, **facts, **found)
+    stage.clear_resume()
 
 
 def _content_hash(path: Path) -> str:
@@ -162,15 +197,18 @@ def _discard_other(folder: Path, key: str) -> None:
     path = folder / "key"
     if path.is_file() and path.read_text("utf-8") == key:
         return
+    (folder / "manifest.json").unlink(missing_ok=True)  # first: what follows is not complete
     for item in folder.iterdir():
-        shutil.rmtree(item) if item.is_dir() else item.unlink()
+        if item.name != ".lock":
+            shutil.rmtree(item) if item.is_dir() else item.unlink()
     write_text(path, key)
 
 
 def _inputs(run: Run, name: str, config: StageConfig | Base) -> dict[str, str]:
     """Keys of what a stage depends on."""
     if isinstance(config, Data):
-        return {"data": run.options.data, "data_dir": str(run.options.data_dir or "")}
+        folder = run.options.data_dir if run.options.data == "public" else None
+        return {"data": run.options.data, "data_dir": _content_hash(folder) if folder else ""}
     names = ["data"]
     for field in ("from_", "reward", "data"):
         value = getattr(config, field, None)
@@ -180,7 +218,7 @@ def _inputs(run: Run, name: str, config: StageConfig | Base) -> dict[str, str]:
         names += [checkpoint for checkpoint in config.checkpoints if checkpoint in run.keys]
     found = {parent: run.keys[parent] for parent in names if parent in run.keys}
     if run.recipe.base.path and getattr(config, "from_", None) == "base":
-        found["base"] = run.recipe.base.path
+        found["base"] = _content_hash(Path(run.recipe.base.path))
     return found
 
 
@@ -192,9 +230,9 @@ def data_stage(run: Run, stage: Stage, config: Data) -> dict[str, Any]:
         from xinglin.data.ward.build import build_ward, ward_config
 
         return {"counts": build_ward(stage.dir, ward_config(config.ward), config.seed)}
-    if run.options.data_dir is None:
-        raise InputError("--data public needs --data-dir DIR, a folder of public sets")
     from xinglin.data.public import build_public
+
+    assert run.options.data_dir is not None
 
     return build_public(stage.dir, run.options.data_dir, config.public, config.seed)
 
