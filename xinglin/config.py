@@ -225,6 +225,8 @@ class BestOfN(Training):
     num_answers: Positive = 8
     keep: Positive = 1
     rounds: Positive = 1
+    keep_best: bool = False
+    """What was kept is the model's own; its likelihood on a few held-out answers of its own says little."""
     decoding: Decoding = Decoding(temperature=1.0)
 
     @model_validator(mode="after")
@@ -271,6 +273,8 @@ class Policy(Training):
     max_ratio: float = Field(default=3.0, gt=1)
     max_length_growth: float = Field(default=2.0, gt=1)
     """Health rule: growth of the mean answer length, against the first iteration, at which training stops."""
+    max_length_correlation: float = Field(default=0.8, gt=0, le=1)
+    """Health rule: correlation of score and length at which training stops once answers have grown by 30 %."""
 
 
 class Ppo(Policy):
@@ -297,6 +301,8 @@ class Evaluate(StageConfig):
 
     stage: Literal["evaluate"] = "evaluate"
     checkpoints: tuple[str, ...]
+    rewards: tuple[str, ...] = ()
+    """Reward stages whose order of held-out answers is evaluated."""
     compare: tuple[tuple[str, str], ...] = ()
     """[new, old] pairs; "better" is said only where the paired interval excludes 0."""
     limit: Positive | None = None
@@ -309,9 +315,10 @@ class Evaluate(StageConfig):
 
     @model_validator(mode="after")
     def _compare_evaluated(self) -> Evaluate:
-        unknown = [name for pair in self.compare for name in pair if name not in self.checkpoints]
+        known = (*self.checkpoints, *self.rewards)
+        unknown = [name for pair in self.compare for name in pair if name not in known]
         if unknown:
-            raise ValueError(f"compare names {unknown[0]!r}, which is not among its checkpoints")
+            raise ValueError(f"compare names {unknown[0]!r}, which is not among its checkpoints and rewards")
         return self
 
 

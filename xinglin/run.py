@@ -152,7 +152,8 @@ def _wrong_parents(config: StageConfig, name: str, earlier: list[str], path: Pat
     """A stage reads from stages before it; `rule` is the scorer that needs none."""
     wanted = {"from": getattr(config, "from_", None), "reward": getattr(config, "reward", None)}
     named = [(key, parent) for key, parent in wanted.items() if parent not in (None, "rule")]
-    for key, parent in [*named, *(("checkpoints", found) for found in getattr(config, "checkpoints", ()))]:
+    listed = [(key, found) for key in ("checkpoints", "rewards") for found in getattr(config, key, ())]
+    for key, parent in [*named, *listed]:
         if parent not in earlier:
             yield (
                 f"{_where(path, places, ('stages', name, key))}: {name}.{key} names {parent!r}, "

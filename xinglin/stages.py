@@ -215,7 +215,7 @@ def _inputs(run: Run, name: str, config: StageConfig | Base) -> dict[str, str]:
         if isinstance(value, str) and value in run.keys:
             names.append(value)
     if isinstance(config, Evaluate):
-        names += [checkpoint for checkpoint in config.checkpoints if checkpoint in run.keys]
+        names += [name for name in (*config.checkpoints, *config.rewards) if name in run.keys]
     found = {parent: run.keys[parent] for parent in names if parent in run.keys}
     if run.recipe.base.path and getattr(config, "from_", None) == "base":
         found["base"] = _content_hash(Path(run.recipe.base.path))
@@ -342,7 +342,8 @@ def evaluate_stage(run: Run, stage: Stage, config: Evaluate) -> dict[str, Any]:
 
     models = {name: partial(LocalGenerator.load, run.model(name), name=name) for name in config.checkpoints}
     scorer = rule_scorer(run) if run.options.data == "ward" else None
-    return evaluate(config, stage, models, run.folders["data"], scorer, BIAS_ITEMS, run.options.out)
+    rewards = {name: run.folders[name] / "diagnostics.json" for name in config.rewards}
+    return evaluate(config, stage, models, run.folders["data"], scorer, BIAS_ITEMS, run.options.out, rewards)
 
 
 def export_stage(run: Run, stage: Stage, config: Export) -> dict[str, Any]:

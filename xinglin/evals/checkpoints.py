@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xinglin.config import Evaluate
+from xinglin.evals import reward_order
 from xinglin.evals.battery import BatterySettings, compare, embedding_of, run_battery, score_lines
 from xinglin.evals.dialogue import Judge, Scorer
 from xinglin.evals.result import Evaluation, Metric
@@ -29,10 +30,11 @@ def evaluate(
     scorer: Scorer | None,
     bias_items: Path,
     out: Path,
+    rewards: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Evaluate every checkpoint once; what was evaluated before an interruption is not done again.
 
-    `models` loads a checkpoint's generator by name, one at a time.
+    `models` loads a checkpoint's generator by name, one at a time; `rewards` names the diagnostics of reward stages.
     """
     settings = BatterySettings(
         evaluations=config.evaluations,
@@ -56,6 +58,8 @@ def evaluate(
                 write_text(path, json.dumps([asdict(e) for e in found], ensure_ascii=False, default=_plain))
             results[name] = _read(path)
             advance(1, name)
+    for name, diagnostics in (rewards or {}).items():
+        results[name] = [reward_order.run(diagnostics, seed=config.seed)]
     scores = [line for name, found in results.items() for line in score_lines(name, found)]
     comparisons = [
         {"checkpoint": new, "against": old, **line}

@@ -12,6 +12,8 @@ Remote code and pickles are refused; nothing is ever fetched.
 from __future__ import annotations
 
 import json
+import logging as python_logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from xinglin.models.attention import use_packed_attention
 from xinglin.models.template import TEMPLATES, Template, jinja, stop_id, template_named
@@ -26,6 +29,11 @@ from xinglin.records import InputError
 from xinglin.run import file_hash, write_text
 
 SIDECAR = "xinglin.json"
+# A user can do nothing about these lines: a bar for each load, a CPU kernel that would come from the network, a renamed
+# attribute that peft still reads.
+logging.disable_progress_bar()
+python_logging.getLogger("bitsandbytes").setLevel(python_logging.ERROR)
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,8 @@ def reward(config: Reward, stage: Stage, parent: Path, train: Path, valid: Path)
     )
     facts["overfit_alarm"] = overfit_alarm(stage.dir / "metrics.jsonl")
     write_text(stage.dir / "diagnostics.json", json.dumps(facts, ensure_ascii=False, indent=1))
-    return {"counts": dict(counts), "diagnostics": facts}
+    summary = {name: value for name, value in facts.items() if name != "pairs"}
+    return {"counts": dict(counts), "diagnostics": summary}
 
 
 def _validate(loss_fn: Any, held: Sequence[Group], max_tokens: int, device: torch.device) -> dict[str, float]:
@@ -111,6 +112,7 @@ def examine(
     by_length: dict[str, list[float]] = defaultdict(list)
     lengths: list[int] = []
     scores: list[float] = []
+    listed: list[dict[str, Any]] = []
     for group, values in zip(groups, score_groups(critic, groups), strict=True):
         record = by_id[group.id]
         order = sorted(range(len(record.answers)), key=lambda i: record.ranks[i])
@@ -122,6 +124,15 @@ def examine(
                 if group.ranks[i] < group.ranks[j]:
                     right = float(values[i] > values[j]) + 0.5 * float(values[i] == values[j])
                     pairs[answers[i].source, answers[j].source].append(right)
+                    listed.append(
+                        {
+                            "preference": group.id,
+                            "pair": f"{i}-{j}",
+                            "better": answers[i].source,
+                            "worse": answers[j].source,
+                            "right": right,
+                        }
+                    )
                     longer = len(answers[i].text) > len(answers[j].text)
                     by_length["better is longer" if longer else "better is not longer"].append(right)
     everything = [right for rights in pairs.values() for right in rights]
@@ -137,6 +148,7 @@ def examine(
         "score_length_correlation": correlation,
         "score_mean": float(np.mean(scores)),
         "score_std": float(np.std(scores)),
+        "pairs": listed,
     }
 
 

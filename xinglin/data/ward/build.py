@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -30,6 +31,8 @@ from xinglin.records import Conversation, InputError, Record, write_records
 class WardConfig:
     """Counts of what to generate. The defaults suit the tiny model: about 350k characters of documents."""
 
+    num_diseases: int = 0
+    """Diseases of the world, the departments in turn; 0 = all. A tiny model learns few well."""
     num_page_renderings: int = 14
     """Pages told of each disease."""
     num_fact_renderings: int = 3
@@ -44,6 +47,7 @@ class WardConfig:
     num_safety_phrasings: int = 2
     num_fact_phrasings: int = 3
     num_preferences: int = 600
+    num_valid_preferences: int = 100
     num_questions: int = 400
     num_test_questions: int = 200
     num_heldout_questions: int = 80
@@ -95,12 +99,24 @@ def heldout_diseases(world: World, count: int) -> list[str]:
 
 def build_ward(out_dir: Path, config: WardConfig, seed: int, world: World | None = None) -> dict[str, int]:
     """Write every file; {"documents/train": count, ...}."""
-    world = _with_facts(world or load_world(), config.num_facts)
+    world = _with_facts(_with_diseases(world or load_world(), config.num_diseases), config.num_facts)
     held_out = heldout_diseases(world, config.num_heldout_diseases)
     trained, unseen = world.subset(world.by_id.keys() - held_out), world.subset(held_out)
     files = {**_causal(world, trained, config, seed), **_aligned(trained, config, seed)}
     files |= _tests(world, trained, unseen, config, seed)
     return {name: write_records(out_dir / f"{name}.jsonl", records) for name, records in files.items()}
+
+
+def _with_diseases(world: World, count: int) -> World:
+    """The world with `count` of its diseases, the departments in turn; 0 keeps all."""
+    order = sorted(world.diseases, key=lambda d: hashlib.sha256(d.id.encode()).hexdigest())
+    turn = Counter[str]()
+    place = {}
+    for disease in order:
+        place[disease.id] = (turn[disease.department], order.index(disease))
+        turn[disease.department] += 1
+    chosen = sorted(place, key=lambda name: place[name])[: count or None]
+    return world.subset(chosen)
 
 
 def _with_facts(world: World, count: int) -> World:
@@ -139,10 +155,9 @@ def _conversations(world: World, c: WardConfig, part: str, seed: int) -> Iterato
 
 
 def _aligned(world: World, c: WardConfig, seed: int) -> dict[str, Iterator[Record]]:
-    num_valid = c.valid(c.num_preferences)
     return {
         "preferences/train": preferences.preferences(world, c.num_preferences, "preference-train", "train", seed),
-        "preferences/valid": preferences.preferences(world, num_valid, "preference-valid", "valid", seed),
+        "preferences/valid": preferences.preferences(world, c.num_valid_preferences, "preference-valid", "valid", seed),
         "questions/train": consult.questions(world, c.num_questions, "rollout", "train", seed),
     }
 
