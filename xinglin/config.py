@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
+Template = Literal["chatml", "llama", "human-bot-square", "human-bot-angle"]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -69,6 +70,8 @@ class Training(StageConfig):
 
     from_: str = Field(default="base", alias="from")
     """Stage whose model this one starts from."""
+    template: Template | None = None
+    """Chat template, where the model folder does not say which it is."""
     method: Literal["full", "lora", "qlora"] = "full"
     """full: all weights. lora: adapters over a float base. qlora: adapters over an NF4 base (arXiv:2305.14314)."""
     lora: Lora = Lora()
@@ -159,7 +162,7 @@ class Base(Config):
     name: str = "embedded tiny model"
     path: str | None = None
     """A transformers folder on disk (safetensors)."""
-    template: Literal["chatml", "llama", "human-bot-square", "human-bot-angle"] = "chatml"
+    template: Template = "chatml"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU where there is one. cuda: refuse to start without. cpu: leave GPUs alone."""
     tiny: TinyModel | None = None
@@ -308,7 +311,6 @@ class Evaluate(StageConfig):
     limit: Positive | None = None
     """Largest number of items of each evaluation."""
     decoding: Decoding = Decoding(temperature=0.0)
-    samples: Positive = 8
     evaluations: tuple[str, ...] = ()
     """Names of the evaluations to run; empty: all that the data allows."""
     exam_modes: tuple[Literal["logprob", "chat", "generate"], ...] = ("logprob", "chat", "generate")

@@ -36,6 +36,7 @@ from xinglin.config import (
     Score,
     Sft,
     StageConfig,
+    Training,
 )
 from xinglin.records import InputError
 from xinglin.run import Stage, exclusive, file_hash, prepare_output, say, stage_key, versions, write_text
@@ -72,6 +73,10 @@ class Run:
             raise InputError(f"stage {name!r} is not finished; run it first, or the whole recipe")
         return self.folders[name] / "model"
 
+    def template(self, name: str) -> str | None:
+        """The chat template of a base on disk; all other models remember theirs."""
+        return self.recipe.base.template if name == "base" and self.recipe.base.path else None
+
     def data(self, name: str) -> Path:
         return self.folders["data"] / name
 
@@ -81,8 +86,11 @@ class Run:
         return self.options.data == "ward" or self.recipe.base.path is None
 
 
-def run_recipe(recipe: Recipe, options: RunOptions) -> Path:
-    """Run every stage that is not yet complete, in the order of the recipe; the report last. Returns its path."""
+def run_recipe(recipe: Recipe, options: RunOptions) -> tuple[Path, Path | None]:
+    """Run every stage that is not yet complete, in the order of the recipe; the report last.
+
+    Returns the report's path and the folder of the last model, to chat with.
+    """
     _choose_device(recipe)
     if options.data == "public":
         _need_data_dir(options)
@@ -91,7 +99,7 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> Path:
         return _run_stages(recipe, options)
 
 
-def _run_stages(recipe: Recipe, options: RunOptions) -> Path:
+def _run_stages(recipe: Recipe, options: RunOptions) -> tuple[Path, Path | None]:
     about = {
         "recipe": recipe.name,
         "data": options.data,
@@ -113,7 +121,9 @@ def _run_stages(recipe: Recipe, options: RunOptions) -> Path:
         _run_stage(run, number, name, config)
     from xinglin.report import write_report
 
-    return write_report(options.out)
+    policies = [name for name, config in stages.items() if isinstance(config, Training) and config.stage != "reward"]
+    models = [run.folders[name] / "model" for name in policies if (run.folders[name] / "manifest.json").is_file()]
+    return write_report(options.out), models[-1] if models else None
 
 
 def _choose_device(recipe: Recipe) -> None:
@@ -148,6 +158,8 @@ def _run_stage(run: Run, number: int, name: str, config: StageConfig | Base) -> 
     if skipped:
         return
     kind = "base" if isinstance(config, Base) else config.stage
+    if isinstance(config, Training) and run.template(config.from_):
+        config = config.model_copy(update={"template": run.template(config.from_)})
     work = partial(FUNCTIONS[kind], run)
     _work(stage, config, kind, key, inputs, lambda config, stage: work(stage, config), synthetic=run.synthetic)
 
@@ -340,7 +352,10 @@ def evaluate_stage(run: Run, stage: Stage, config: Evaluate) -> dict[str, Any]:
     from xinglin.evals.checkpoints import evaluate
     from xinglin.rollout.local import LocalGenerator
 
-    models = {name: partial(LocalGenerator.load, run.model(name), name=name) for name in config.checkpoints}
+    models = {
+        name: partial(LocalGenerator.load, run.model(name), name=name, template=run.template(name))
+        for name in config.checkpoints
+    }
     scorer = rule_scorer(run) if run.options.data == "ward" else None
     rewards = {name: run.folders[name] / "diagnostics.json" for name in config.rewards}
     return evaluate(config, stage, models, run.folders["data"], scorer, BIAS_ITEMS, run.options.out, rewards)

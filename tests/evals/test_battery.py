@@ -52,14 +52,15 @@ def bad(prompt: str) -> str:
 def test_what_runs_and_what_does_not(data: Path) -> None:
     found = {e.name: e for e in run_battery(FakeGenerator(good), data, QUICK, seed=0)}
     assert list(found) == [
-        "documents", "dialogue", "dialogue_heldout", "pairwise", "general", "exam_logprob", "exam_chat",
-        "exam_generate", "general_exam", "entities", "safety", "bias",
+        "documents", "dialogue", "dialogue_sampled", "dialogue_heldout", "pairwise", "general", "exam_logprob",
+        "exam_chat", "exam_generate", "general_exam", "entities", "safety", "safety_exam", "bias",
     ]  # fmt: skip
     reasons = {name: e.notes["not_run"] for name, e in found.items() if "not_run" in e.notes}
     assert reasons == {
         "dialogue_heldout": "questions/heldout_diseases.jsonl is empty",
         "pairwise": "no judge was given",
         "general_exam": "general_exam/test.jsonl is not in the data folder",
+        "safety_exam": "safety_exam/test.jsonl is not in the data folder",
         "bias": "no file of bias items was given (bias_items)",
     }
     assert found["dialogue"].metrics["bleu"].value == pytest.approx(100)

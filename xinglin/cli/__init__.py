@@ -7,6 +7,7 @@ xinglin chat MODEL        talk to a model        xinglin doctor         what thi
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -40,7 +41,7 @@ def run(
         str, typer.Option(help="ward: the embedded teaching ward. public: a folder of public sets.")
     ] = "ward",
     data_dir: Annotated[Path | None, typer.Option(help="The folder, for --data public.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/RECIPE-DATA].")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/RECIPE-DATA-SCALE].")] = None,
     settings: Settings = None,
     only: Annotated[str | None, typer.Option(help="Run this one stage; the others must be complete.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print plan, tokens and memory; run nothing.")] = False,
@@ -53,7 +54,7 @@ def run(
     if scale not in ("", "full", "tiny") or data not in ("ward", "public"):
         raise InputError(f"--scale {scale!r} --data {data!r}: allowed are full or tiny, and ward or public")
     chosen = load_recipe(recipe, scale=scale or "full", settings=settings)
-    folder = out or Path("runs") / f"{recipe_path(recipe).stem}-{data}"
+    folder = out or Path("runs") / "-".join(filter(None, (recipe_path(recipe).stem, data, scale)))
     if dry_run:
         from xinglin.plan import print_plan
 
@@ -61,12 +62,10 @@ def run(
         return
     from xinglin.stages import RunOptions, run_recipe
 
-    report = run_recipe(chosen, RunOptions(folder, data, data_dir, only, quiet, scale or "full"))
+    report, model = run_recipe(chosen, RunOptions(folder, data, data_dir, only, quiet, scale or "full"))
     say(f"report: {report}")
-    models = [name for name, config in chosen.stages.items() if config.stage in ("ppo", "dpo", "best_of_n", "sft")]
-    if models:
-        number = 2 + list(chosen.stages).index(models[-1]) - ("data" in chosen.stages)
-        say(f"chat:   xinglin chat {folder / f'{number:02d}-{models[-1]}' / 'model'}")
+    if model:
+        say(f"chat:   xinglin chat {model}")
 
 
 @app.command(epilog="Examples:  xinglin chat runs/demo/03-sft/model   |   echo 高血压首选什么药 | xinglin chat MODEL")
@@ -84,7 +83,8 @@ def chat(
     from xinglin.rollout.generator import Decoding
 
     decoding = Decoding(max_new_tokens=max_new_tokens, temperature=temperature)
-    talk(model, system=system, decoding=decoding, seed=seed, once=once, model=name, api_key_env="XINGLIN_API_KEY")
+    key = "XINGLIN_API_KEY" if "XINGLIN_API_KEY" in os.environ else None
+    talk(model, system=system, decoding=decoding, seed=seed, once=once, model=name, api_key_env=key)
 
 
 @app.command()

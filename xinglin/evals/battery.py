@@ -2,6 +2,7 @@
 
     documents/valid.jsonl                bits per character           documents.py
     questions/test.jsonl                 answers to consultations     dialogue.py (named dialogue)
+                                         the same, sampled            dialogue.py (named dialogue_sampled)
     questions/heldout_diseases.jsonl     the same, unseen diseases    dialogue.py (named dialogue_heldout)
     general_questions/test.jsonl         forgetting                   general.py
     exam/{dev,test}.jsonl                multiple choice              exam.py (one evaluation for each mode)
@@ -33,9 +34,10 @@ from xinglin.records import Document, EntityText, ExamQuestion, InputError, Ques
 from xinglin.rollout.generator import Decoding, Generator
 
 EVALUATIONS = (
-    *("documents", "dialogue", "dialogue_heldout", "pairwise", "general", "exam", "general_exam"),
-    *("entities", "safety", "safety_exam", "bias"),
+    *("documents", "dialogue", "dialogue_sampled", "dialogue_heldout", "pairwise", "general"),
+    *("exam", "general_exam", "entities", "safety", "safety_exam", "bias"),
 )
+SAMPLED = (1.0, 0.9)  # temperature and top_p of ChiMed-GPT's README: what alignment shapes is the distribution
 MOST_EMBEDDED = 400_000  # characters: a few seconds on one core
 FEWEST_DIFFERING = 6  # five items that all point one way have p = 1/16 in an exact sign test: no evidence at 5 %
 
@@ -96,6 +98,7 @@ def run_battery(
     steps: dict[str, Callable[[], list[Evaluation]]] = {
         "documents": battery.documents,
         "dialogue": lambda: battery.dialogue("dialogue", "questions/test.jsonl"),
+        "dialogue_sampled": lambda: battery.dialogue("dialogue_sampled", "questions/test.jsonl", True),
         "dialogue_heldout": lambda: battery.dialogue("dialogue_heldout", "questions/heldout_diseases.jsonl"),
         "pairwise": battery.pairwise,
         "general": battery.general,
@@ -130,16 +133,16 @@ class _Battery:
         settings = self.settings
         return [documents.run(self.generator, items, seed=self.seed, chunk=settings.chunk, draws=settings.draws)]
 
-    def dialogue(self, name: str, file: str) -> list[Evaluation]:
+    def dialogue(self, name: str, file: str, sampled: bool = False) -> list[Evaluation]:
         items, reason = self.read(file, Question)
         if not items:
             return [not_run(name, reason)]
         extra: dict[str, Any] = {"scorer": self.scorer, "embed": self.embed, "bleu_mode": self.settings.bleu_mode}
-        return [
-            dialogue.run(
-                self.generator, items, name=name, texts=self.answers(file, items), **self.generation(), **extra
-            )
-        ]
+        how = self.generation()
+        if sampled:
+            how["decoding"] = dataclasses.replace(self.decoding(), temperature=SAMPLED[0], top_p=SAMPLED[1])
+            return [dialogue.run(self.generator, items, name=name, **how, **extra)]
+        return [dialogue.run(self.generator, items, name=name, texts=self.answers(file, items), **how, **extra)]
 
     def pairwise(self) -> list[Evaluation]:
         """The model's answers (a) against the references (b); two models: `dialogue.pairwise` on their answers."""

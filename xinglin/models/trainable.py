@@ -85,7 +85,7 @@ def load_trainable(parent: Path, config: Training, *, reference: bool = False) -
     time, frozen, so that the reference is the parent and not the bare base."""
     found = describe(parent)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer, template = load_tokenizer(parent)
+    tokenizer, template = load_tokenizer(parent, config.template)
     nf4 = config.method == "qlora"
     if config.method == "full":
         model = load_base(found.base, nf4=False, device=device)

@@ -8,6 +8,7 @@ from typing import Any
 EVALUATIONS = {
     "documents": "文本预测",
     "dialogue": "问诊问答",
+    "dialogue_sampled": "问诊（抽样解码）",
     "dialogue_heldout": "未见疾病问诊",
     "pairwise": "与医生答案比较",
     "general": "通用知识",

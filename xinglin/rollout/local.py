@@ -43,14 +43,14 @@ class LocalGenerator:
         self.stop = stop_id(tokenizer, template)
 
     @classmethod
-    def load(cls, folder: Path, *, name: str | None = None) -> LocalGenerator:
+    def load(cls, folder: Path, *, name: str | None = None, template: str | None = None) -> LocalGenerator:
         """From a model folder, whole or adapter."""
         found = describe(folder)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model: nn.Module = load_base(found.base, nf4=found.nf4, device=device)
         if found.is_adapter:
             model = read_adapter(model, folder, "policy")  # type: ignore[arg-type]
-        return cls(name or folder.name, read_weights(model), *load_tokenizer(folder))
+        return cls(name or folder.name, read_weights(model), *load_tokenizer(folder, template))
 
     def generate(
         self, prompts: Sequence[Prompt], decoding: Decoding, *, seed: int, num_answers: int = 1

@@ -1,6 +1,6 @@
 """k answers to each question, with the decoding settings beside every one.
 
-xinglin sample --model SFT --questions questions.jsonl --num-answers 4 --out DIR
+xinglin sample --model SFT --data questions.jsonl --set num_answers=4 --out DIR
 """
 
 from __future__ import annotations

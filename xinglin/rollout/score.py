@@ -1,6 +1,6 @@
 """A score for each sampled answer, and the rankings that follow from the scores.
 
-    xinglin score --rollouts rollouts.jsonl --scorer rule --out DIR
+    xinglin score --rollouts rollouts.jsonl --data questions.jsonl --set scorer=rule --out DIR
 
 Every score carries its source: human, llm or rule. Answers whose scores lie within the margin are a tie. An answer that
 the judge could not grade has no score, is in no ranking, and is counted; more than 1 % of them is an error. The key of

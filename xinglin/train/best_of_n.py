@@ -1,6 +1,6 @@
 """Rejection sampling: sample, score, keep the best, then the causal stage on what was kept (arXiv:2311.06025).
 
-    xinglin best-of-n --model SFT --reward REWARD --questions questions.jsonl --out DIR
+    xinglin best-of-n --model SFT --reward REWARD --data questions.jsonl --out DIR
 
 n, K, temperature and rounds are recorded. Each round samples from the model of the round before; the training data of a
 round are its own best answers.
