@@ -16,20 +16,24 @@ from typing import Any
 
 import tiny_models
 
-from xinglin.config import Dpo, Lora, Pretrain, Reward, Sft, StageConfig
+from xinglin.config import Decoding, Dpo, Grpo, Lora, Ppo, Pretrain, Reward, Sft, StageConfig
 from xinglin.records import Answer, Conversation, Document, Message, Preference, Question, write_records
 from xinglin.run import Stage, file_hash
 
 COMMON: dict[str, Any] = {"lr": 3e-3, "batch_size": 4, "max_seq_len": 128, "micro_batch_tokens": 256}
 COMMON |= {"precision": "fp32", "save_every": 2, "eval_every": 3}
 LORA = Lora(rank=4, alpha=8, dropout=0.1)
+POLICY: dict[str, Any] = {"iterations": 3, "prompts": 4, "num_answers": 2, "inner_epochs": 2, "min_entropy": 0.0}
+POLICY |= {"decoding": Decoding(max_new_tokens=6), "max_kl": 1e6, "max_length_growth": 1e6, "max_length_correlation": 1}
 CONFIGS: dict[str, StageConfig] = {
     "pretrain": Pretrain(epochs=2, **COMMON),
     "sft": Sft(epochs=1.5, general_share=0.25, method="lora", lora=LORA, **COMMON),
     "reward": Reward(epochs=2, **COMMON),
     "dpo": Dpo(epochs=2, method="lora", lora=LORA, sft_weight=0.5, **COMMON),
+    "ppo": Ppo(method="lora", lora=LORA, **POLICY, **COMMON),
+    "grpo": Grpo(method="full", **POLICY, **COMMON),
 }
-NUM_STEPS = 12  # of each of them: 24 rows twice, or (24 + 8) rows once and a half, 4 at a time
+NUM_STEPS = 12  # 24 rows twice, or (24 + 8) rows once and a half, or 8 answers twice in each of three iterations; by 4
 THINGS = ["头痛", "感冒", "体温", "血压", "发热", "休息"]
 
 
@@ -76,29 +80,41 @@ def write_data(folder: Path, mark: str = "") -> Path:
     return folder
 
 
-def run_stage(kind: str, out: Path, data: Path, model: Path, config: StageConfig | None = None) -> Stage:
+def run_stage(
+    kind: str, out: Path, data: Path, model: Path, config: StageConfig | None = None, *, rule: str = "commas"
+) -> Stage:
     """One stage from data and model folders to its manifest."""
     from xinglin.train.causal import pretrain, sft
+    from xinglin.train.policy import grpo, ppo
     from xinglin.train.preference import dpo, reward
 
     config = config or CONFIGS[kind]
     stage = Stage(out, kind, quiet=True)
-    family = {"pretrain": "documents", "sft": "conversations"}.get(kind, "preferences")
+    families = {"pretrain": "documents", "sft": "conversations", "ppo": "questions", "grpo": "questions"}
+    family = families.get(kind, "preferences")
     train, valid = data / family / "train.jsonl", data / family / "valid.jsonl"
     if kind == "sft":
         facts: dict[str, Any] = {"counts": sft(config, stage, model, train, valid, data / "general/train.jsonl")}  # type: ignore[arg-type]
     elif kind == "pretrain":
         facts = {"counts": pretrain(config, stage, model, train, valid)}  # type: ignore[arg-type]
+    elif kind in ("ppo", "grpo"):
+        facts = (ppo if kind == "ppo" else grpo)(config, stage, model, RULES[rule], train)  # type: ignore[operator]
     else:
         facts = (dpo if kind == "dpo" else reward)(config, stage, model, train, valid)  # type: ignore[operator]
     stage.finish(config=config.model_dump(mode="json"), inputs={"data": file_hash(train)}, key=kind, **facts)
     return stage
 
 
+RULES: dict[str, Callable[[Question, str], float]] = {
+    "commas": lambda question, text: float(text.count(",")),
+    "length": lambda question, text: float(len(text)),
+}
+
+
 def in_another_process(kind: str, out: Path, data: Path, model: Path) -> BaseProcess:
     """A started process. All are forked from one that has torch loaded and has run nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["xinglin.train.causal", "xinglin.train.preference", "peft"])
+    context.set_forkserver_preload(["xinglin.train.causal", "xinglin.train.preference", "xinglin.train.policy", "peft"])
     process = context.Process(target=_job, args=(kind, out, data, model))
     process.start()
     return process
@@ -112,6 +128,7 @@ def _job(kind: str, out: Path, data: Path, model: Path) -> None:
 
 
 def log_of(folder: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log."""
     path = folder / "metrics.jsonl"
     lines = path.read_text("utf-8").splitlines(keepends=True) if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]

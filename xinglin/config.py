@@ -268,7 +268,7 @@ class Policy(Training):
     clip_ratio: float = Field(default=0.2, gt=0)
     kl: float = Field(default=0.05, ge=0)
     """Weight of the KL to the model the stage starts from."""
-    kl_target: float | None = None
+    kl_target: float | None = Field(default=None, gt=0)
     """Mean KL per answer, in nats, that an adaptive weight steers to (arXiv:1909.08593); None keeps `kl` fixed."""
     max_kl: float = Field(default=50.0, gt=0)
     """Health rule: mean KL per answer, in nats, at which training stops."""

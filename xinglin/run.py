@@ -361,7 +361,8 @@ def prepare_output(directory: Path, *, free_bytes: int = 0) -> None:
     """Make the run's folder. Refuses one that holds something else, cannot be written, or lies on a full disk."""
     if directory.exists() and not directory.is_dir():
         raise InputError(f"{directory}: is a file; --out names a folder")
-    if directory.is_dir() and any(directory.iterdir()) and not (directory / "run.json").is_file():
+    found = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    if set(found) - {".lock"} and "run.json" not in found:
         raise InputError(f"{directory}: not empty and no run of ours; give --out a new or empty folder")
     try:
         directory.mkdir(parents=True, exist_ok=True)

@@ -69,16 +69,20 @@ class Run:
         """The model folder a stage wrote."""
         if name == "base" and self.recipe.base.path:
             return Path(self.recipe.base.path)
+        return self.folder(name) / "model"
+
+    def folder(self, name: str) -> Path:
+        """The folder of a finished stage."""
         if name not in self.folders:
             raise InputError(f"stage {name!r} is not finished; run it first, or the whole recipe")
-        return self.folders[name] / "model"
+        return self.folders[name]
 
     def template(self, name: str) -> str | None:
         """The chat template of a base on disk; all other models remember theirs."""
         return self.recipe.base.template if name == "base" and self.recipe.base.path else None
 
     def data(self, name: str) -> Path:
-        return self.folders["data"] / name
+        return self.folder("data") / name
 
     @property
     def synthetic(self) -> bool:
@@ -122,7 +126,7 @@ def _run_stages(recipe: Recipe, options: RunOptions) -> tuple[Path, Path | None]
     from xinglin.report import write_report
 
     policies = [name for name, config in stages.items() if isinstance(config, Training) and config.stage != "reward"]
-    models = [run.folders[name] / "model" for name in policies if (run.folders[name] / "manifest.json").is_file()]
+    models = [run.model(name) for name in policies if name in run.folders]
     return write_report(options.out), models[-1] if models else None
 
 
@@ -149,13 +153,13 @@ def _run_stage(run: Run, number: int, name: str, config: StageConfig | Base) -> 
     folder = run.options.out / f"{number:02d}-{name}"
     inputs = _inputs(run, name, config)
     key = stage_key(config, inputs)  # type: ignore[arg-type]
+    skipped = run.options.only not in (None, name)
+    if skipped and not (folder / "manifest.json").is_file():
+        return
     run.folders[name], run.keys[name] = folder, key
     stage = Stage(folder, name, quiet=run.options.quiet)
-    skipped = run.options.only not in (None, name)
     if stage.complete and (skipped or stage.manifest()["key"] == key):
         run.keys[name] = stage.manifest()["key"]
-        return
-    if skipped:
         return
     kind = "base" if isinstance(config, Base) else config.stage
     if isinstance(config, Training) and run.template(config.from_):
@@ -197,10 +201,10 @@ def _work(
 
 
 def _content_hash(path: Path) -> str:
-    """A hash over a file, or over the names and sizes of a folder's files (weights are large)."""
+    """A hash over a file, or over all files of a folder: two trainings of one model differ in no name and no size."""
     if path.is_file():
         return file_hash(path)
-    listing = [f"{p.relative_to(path)} {p.stat().st_size}" for p in sorted(path.rglob("*")) if p.is_file()]
+    listing = [f"{p.relative_to(path)} {file_hash(p)}" for p in sorted(path.rglob("*")) if p.is_file()]
     return hashlib.sha256("\n".join(listing).encode()).hexdigest()
 
 
@@ -263,7 +267,7 @@ def base_stage(run: Run, stage: Stage, config: Base) -> dict[str, Any]:
             f"recipe {run.recipe.name!r} needs its base model: --set base.path=FOLDER, "
             "or --scale tiny for the embedded one"
         )
-    tokenizer = train_tokenizer(training_texts(run.folders["data"]), tiny.vocab_size, config.template)
+    tokenizer = train_tokenizer(training_texts(run.folder("data")), tiny.vocab_size, config.template)
     model = build_model(
         tiny.shape,
         len(tokenizer),
@@ -310,7 +314,7 @@ def score_stage(run: Run, stage: Stage, config: Score) -> dict[str, Any]:
     from xinglin.rollout.score import score
 
     questions = run.data("questions/train.jsonl")
-    return score(config, stage, run.folders[config.from_] / "rollouts.jsonl", questions, rule_scorer(run))
+    return score(config, stage, run.folder(config.from_) / "rollouts.jsonl", questions, rule_scorer(run))
 
 
 def reward_stage(run: Run, stage: Stage, config: Reward) -> dict[str, Any]:
@@ -357,13 +361,14 @@ def evaluate_stage(run: Run, stage: Stage, config: Evaluate) -> dict[str, Any]:
         for name in config.checkpoints
     }
     scorer = rule_scorer(run) if run.options.data == "ward" else None
-    rewards = {name: run.folders[name] / "diagnostics.json" for name in config.rewards}
-    return evaluate(config, stage, models, run.folders["data"], scorer, BIAS_ITEMS, run.options.out, rewards)
+    rewards = {name: run.folder(name) / "diagnostics.json" for name in config.rewards}
+    return evaluate(config, stage, models, run.folder("data"), scorer, BIAS_ITEMS, run.options.out, rewards)
 
 
 def export_stage(run: Run, stage: Stage, config: Export) -> dict[str, Any]:
     from xinglin.export import export
 
+    shutil.rmtree(stage.dir / "model", ignore_errors=True)  # half of one that was killed
     return export(run.model(config.from_), stage.dir / "model")
 
 

@@ -32,6 +32,7 @@ SIDECAR = "xinglin.json"
 # A user can do nothing about these lines: a bar for each load, a CPU kernel that would come from the network, a renamed
 # attribute that peft still reads.
 logging.disable_progress_bar()
+logging.set_verbosity_error()  # a reward head read as a model without one would be reported at length
 python_logging.getLogger("bitsandbytes").setLevel(python_logging.ERROR)
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 

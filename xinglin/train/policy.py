@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -71,7 +72,8 @@ def _reward_fn(reward: Path | RuleScore, model: Trainable) -> RewardFn:
             [[reward(question, text) for text in answers] for question, answers in zip(questions, texts, strict=True)]
         )
     found = describe(reward)
-    shares_base = model.adapter is not None and found.is_adapter and found.base.resolve() == model.base.resolve()
+    same_base = (found.base.resolve(), found.nf4) == (model.base.resolve(), model.nf4)
+    shares_base = model.adapter is not None and found.is_adapter and same_base
     shared: Any = model.module if shares_base else None
     critic = load_critic(reward, device=str(model.device), model=shared, name=REWARD).eval()
     return lambda questions, groups, texts: np.stack(score_groups(critic, groups))
@@ -83,10 +85,13 @@ def _run(
     items = list(read_records(questions, Question))
     if len(items) < config.prompts:
         raise InputError(f"{questions}: {len(items)} questions, but prompts is {config.prompts}; lower it")
+    trained.eval()  # without dropout: the ratio of two passes that drop different units is not 1
     steps_each = math.ceil(config.prompts * config.num_answers / config.batch_size) * config.inner_epochs
     engine = Engine(trained, config, stage, num_steps=steps_each * config.iterations)
     engine.facts = asdict(State(config.kl))
     engine.resume()
+    if engine.step_number == 0:
+        engine.save()  # what a health rule broken in the first iteration goes back to
     stopped = None
     with stage.progress("iterations", config.iterations) as advance:
         advance(engine.step_number // steps_each)
@@ -94,11 +99,14 @@ def _run(
             state = State(**engine.facts)
             iteration = engine.step_number // steps_each
             rollouts, metrics = sampler.collect(items, iteration, state)
-            metrics |= _steps(config, engine, model, sampler.value, rollouts, state, iteration, steps_each)
             state.first_length = state.first_length or metrics["length"]
             stopped = broken_rule(config, metrics, state.first_length)
+            good = max(0, iteration - 1) if stopped else iteration  # the answers speak of the iteration before
+            if not stopped:
+                metrics |= _steps(config, engine, model, sampler.value, rollouts, state, iteration, steps_each)
+                stopped = broken_rule(config, metrics, state.first_length)
             if stopped:
-                engine.resume()
+                _go_back(engine, good * steps_each)
                 stage.log(step=engine.step_number, iteration=iteration, stopped=stopped, **metrics)
                 say(f"{stage.name}: stopped by a health rule: {stopped}; the weights from before it are kept")
                 break
@@ -109,6 +117,14 @@ def _run(
             advance(1, f"score {metrics['score']:.2f} kl {metrics['kl']:.2f} length {metrics['length']:.0f}")
     model.save(stage.dir / "model")
     return {"stopped_by": stopped, "iterations": engine.step_number // steps_each}
+
+
+def _go_back(engine: Engine, step: int) -> None:
+    """Forget what was learned after `step`."""
+    for path in (engine.stage.dir / "checkpoints").glob("step-*"):
+        if int(path.name.removeprefix("step-")) > step:
+            shutil.rmtree(path)
+    engine.resume()
 
 
 def _steps(
@@ -123,12 +139,13 @@ def _steps(
 ) -> dict[str, float]:
     """All optimiser steps of an iteration; their metrics, averaged."""
     rng = np.random.default_rng([seed_for(config.seed, "steps"), iteration])
-    order = np.concatenate([rng.permutation(len(rollouts.rows)) for _ in range(config.inner_epochs)])
+    each, epochs = num_steps // config.inner_epochs, range(config.inner_epochs)
+    parts = [part for _ in epochs for part in np.array_split(rng.permutation(len(rollouts.rows)), each)]
     value_alone = isinstance(config, Ppo) and iteration < config.value_warmup
     loss_fn = policy_loss(config, model, value, rollouts, state.kl_weight, value_alone)
     sums: Counter[str] = Counter()
     worst = 1.0
-    for part in np.array_split(order, num_steps):
+    for part in parts:
         metrics = engine.step(micro_batches([rollouts.rows[i] for i in part], config.micro_batch_tokens), loss_fn)
         worst = max(worst, metrics.pop("ratio_max", 1.0))
         sums.update(metrics)
@@ -147,7 +164,6 @@ def policy_loss(
             logprobs = model.logprobs(batch)
             old, advantages = rollouts.gather("old_logprobs", batch), rollouts.gather("advantages", batch)
             total, count, metrics = ppo_clip(logprobs, old, advantages, config.clip_ratio)
-            metrics["entropy"] = -logprobs.detach().mean()
             if isinstance(config, Grpo) and kl_weight:
                 total = total + kl_weight * kl_estimate(logprobs, rollouts.gather("ref_logprobs", batch)).sum()
         if value is not None and isinstance(config, Ppo):
@@ -173,7 +189,7 @@ class Rule:
 def broken_rule(config: Policy, metrics: dict[str, float], first_length: float) -> str | None:
     """The first health rule that this iteration broke, in words, or None (guarantee j)."""
     kl, length, score = metrics["kl"], metrics["length"], metrics["score"]
-    entropy, ratio = metrics.get("entropy", math.inf), metrics.get("ratio", 1.0)
+    entropy, ratio = metrics["entropy"], metrics.get("ratio", 1.0)
     rules = [
         Rule("score is not a number", not math.isfinite(score)),
         Rule(f"KL per answer {kl:.1f} is over max_kl {config.max_kl}", kl > config.max_kl),

@@ -88,7 +88,6 @@ class Sampler:
 
     def collect(self, items: Sequence[Question], iteration: int, state: State) -> tuple[Rollouts, dict[str, float]]:
         """Answers to this iteration's questions with everything a loss needs, and what the log says of them."""
-        self.model.module.eval()
         config = self.config
         order = np.random.default_rng([seed_for(config.seed, "questions"), iteration]).permutation(len(items))
         asked = [items[i] for i in order[: config.prompts]]
@@ -103,7 +102,6 @@ class Sampler:
         rollouts = Rollouts(rows, scores)
         self._logprobs(rollouts)
         self._advantages(rollouts, state)
-        self.model.module.train()
         metrics = describe_rollouts(rollouts)
         trainer = torch.cat([rollouts.old_logprobs[row.id] for row in rows]).cpu().numpy()
         if config.decoding.temperature == 1:
@@ -173,7 +171,8 @@ class Sampler:
 
 
 def describe_rollouts(rollouts: Rollouts) -> dict[str, float]:
-    """Score, KL per answer in nats (mean of log p - log p_ref of what was sampled), length and what ties them."""
+    """Score, KL per answer in nats (mean of log p - log p_ref of what was sampled), entropy per token (mean of -log p),
+    length and what ties it to the score."""
     lengths = np.array(rollouts.lengths)
     kls = [float((rollouts.old_logprobs[r.id] - rollouts.ref_logprobs[r.id]).sum()) for r in rollouts.rows]
     spread = np.std(lengths) > 0 and np.std(rollouts.scores) > 0
@@ -181,6 +180,7 @@ def describe_rollouts(rollouts: Rollouts) -> dict[str, float]:
         "score": float(rollouts.scores.mean()),
         "score_std": float(rollouts.scores.std()),
         "kl": float(np.mean(kls)),
+        "entropy": -float(torch.cat([rollouts.old_logprobs[r.id] for r in rollouts.rows]).mean()),
         "length": float(lengths.mean()),
         "score_length_correlation": float(np.corrcoef(lengths, rollouts.scores)[0, 1]) if spread else 0.0,
     }
