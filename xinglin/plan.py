@@ -78,7 +78,8 @@ def print_plan(recipe: Recipe, data: str) -> None:
         )
     assumed = sum(value.startswith("assumed") for value in recipe.provenance.values())
     published = sum(value.startswith("published") for value in recipe.provenance.values())
-    print(f"{published} values are published, {assumed} assumed; `xinglin recipe show {recipe.name}` lists each.")
+    if recipe.provenance:
+        print(f"{published} values are published, {assumed} assumed; `xinglin recipe show {recipe.name}` lists each.")
 
 
 def _print_tokens(recipe: Recipe) -> None:

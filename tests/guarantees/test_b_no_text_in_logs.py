@@ -30,7 +30,7 @@ def assert_silent(folder: Path, *texts: str) -> None:
             assert form not in text
 
 
-@pytest.mark.parametrize("kind", ["pretrain", "sft", "reward", "dpo"])
+@pytest.mark.parametrize("kind", ["pretrain", "sft", "reward", "dpo", "ppo", "grpo"])
 def test_stages_are_silent(
     tmp_path: Path, marked: Path, model: Path, kind: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,7 +52,17 @@ def test_rejection_sampling_is_silent(
     assert_silent(tmp_path / "best", shown.out, shown.err)
 
 
-@pytest.mark.parametrize("kind", ["pretrain", "sft", "reward", "dpo"])
+def test_a_stage_that_stops_itself_is_silent(
+    tmp_path: Path, marked: Path, model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = CONFIGS["ppo"].model_copy(update={"min_entropy": 100.0})
+    stage = run_stage("ppo", tmp_path, marked, model, config)
+    shown = capfd.readouterr()
+    assert stage.manifest()["stopped_by"] and "stopped by a health rule" in shown.err
+    assert_silent(tmp_path, shown.out, shown.err)
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "sft", "reward", "dpo", "ppo"])
 @pytest.mark.parametrize("damage", ["cut", "field", "type"])
 def test_messages_about_bad_rows_are_silent(tmp_path: Path, model: Path, kind: str, damage: str) -> None:
     data = write_data(tmp_path / "data", MARK)

@@ -12,7 +12,6 @@ Remote code and pickles are refused; nothing is ever fetched.
 from __future__ import annotations
 
 import json
-import logging as python_logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +28,9 @@ from xinglin.records import InputError
 from xinglin.run import file_hash, write_text
 
 SIDECAR = "xinglin.json"
-# A user can do nothing about these lines: a bar for each load, a CPU kernel that would come from the network, a renamed
-# attribute that peft still reads.
+# A user can do nothing about these lines: a bar for each load, a renamed attribute that peft still reads.
 logging.disable_progress_bar()
 logging.set_verbosity_error()  # a reward head read as a model without one would be reported at length
-python_logging.getLogger("bitsandbytes").setLevel(python_logging.ERROR)
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 
 

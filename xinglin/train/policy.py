@@ -32,7 +32,7 @@ from xinglin.objectives.causal import Loss
 from xinglin.objectives.policy import kl_estimate, ppo_clip, value_clip
 from xinglin.records import InputError, Question, read_records
 from xinglin.rollout.reward import score_groups
-from xinglin.run import Stage, say, seed_for
+from xinglin.run import Stage, say, seed_for, write_text
 from xinglin.train.engine import Engine
 from xinglin.train.rollouts import RewardFn, Rollouts, Sampler, State
 
@@ -107,7 +107,7 @@ def _run(
                 stopped = broken_rule(config, metrics, state.first_length)
             if stopped:
                 _go_back(engine, good * steps_each)
-                stage.log(step=engine.step_number, iteration=iteration, stopped=stopped, **metrics)
+                stage.log(step=(iteration + 1) * steps_each, iteration=iteration, stopped=stopped, **metrics)
                 say(f"{stage.name}: stopped by a health rule: {stopped}; the weights from before it are kept")
                 break
             stage.log(step=engine.step_number, iteration=iteration, **metrics)
@@ -120,11 +120,14 @@ def _run(
 
 
 def _go_back(engine: Engine, step: int) -> None:
-    """Forget what was learned after `step`."""
+    """Forget what was learned after `step`; the log of it stays."""
+    log = engine.stage.dir / "metrics.jsonl"
+    said = log.read_text("utf-8") if log.is_file() else ""
     for path in (engine.stage.dir / "checkpoints").glob("step-*"):
         if int(path.name.removeprefix("step-")) > step:
             shutil.rmtree(path)
     engine.resume()
+    write_text(log, said)
 
 
 def _steps(
