@@ -102,6 +102,7 @@ def run_stage(
     else:
         facts = (dpo if kind == "dpo" else reward)(config, stage, model, train, valid)  # type: ignore[operator]
     stage.finish(config=config.model_dump(mode="json"), inputs={"data": file_hash(train)}, key=kind, **facts)
+    stage.clear_resume()
     return stage
 
 
