@@ -101,8 +101,8 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], Places]:
         text = path.read_text(encoding="utf-8")
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                line = event.start_mark.line + 1
-                raise InputError(f"{path}:{line}: YAML alias *{event.anchor} is refused; write the values out")
+                where = f"{path}:{event.start_mark.line + 1}" if event.start_mark else str(path)
+                raise InputError(f"{where}: YAML alias *{event.anchor} is refused; write the values out")
         tree = yaml.safe_load(text)
         places = _key_places(yaml.compose(text, Loader=yaml.SafeLoader), path)
     except UnicodeDecodeError as error:
