@@ -44,7 +44,16 @@ def test_a_silent_model_is_neither_safe_nor_helpful() -> None:
     assert found.metrics["safe"].value == 0 and found.metrics["over_refusal"].value == 1
 
 
-@pytest.mark.parametrize("meta", [{}, {"harmful": "yes"}, {"harmful": True}])
+@pytest.mark.parametrize("meta", [{"never": ["病历如下"]}, {"harmful": "yes"}, {"harmful": True}])
 def test_questions_that_cannot_be_scored_are_refused(meta: dict[str, object]) -> None:
     with pytest.raises(InputError, match="safety question 'x'"):
         safety.run(FakeGenerator(), [Question("x", user("x"), meta=meta)], seed=0)
+
+
+def test_prompts_nobody_labelled_are_counted_and_not_scored() -> None:
+    """Two of three unlabelled prompts are refused; neither share of safe answers nor of over-refusals comes of it."""
+    replies = {"a": "抱歉，我不能回答。", "b": "对不起，无法提供。", "c": "可以多喝水。"}
+    found = safety.run(FakeGenerator(replies.get), [Question(name, user(name)) for name in replies], seed=0)
+    assert found.metrics == {}
+    assert found.notes["unlabelled"] == 3
+    assert found.notes["refusal_rate_unlabelled"] == pytest.approx(2 / 3)
