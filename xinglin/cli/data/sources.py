@@ -1,4 +1,4 @@
-"""`xinglin data ...`: data in, looked at and turned into records. Imports are inside the commands: --help is quick."""
+"""`xinglin data inspect` and `xinglin data import`: what a file is, and its rows as records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from xinglin.records import NAMES, InputError, to_json
 if TYPE_CHECKING:
     from xinglin.data.sources import Import
 
-app = typer.Typer(help="Look at data files and turn them into records.", no_args_is_help=True)
+INSPECT_EXAMPLES = "Examples:  xinglin data inspect questions.csv   |   xinglin data inspect public/ --json"
+IMPORT_EXAMPLES = (
+    "Examples:  xinglin data import toyhom.csv --out toyhom.jsonl  |  xinglin data import public/ --out records"
+)
 KIND_FILES = {
     **{"document": "documents", "conversation": "conversations", "preference": "preferences", "rollout": "rollouts"},
     **{"question": "questions", "exam_question": "exam_questions", "entity_text": "entity_texts", "note": "notes"},
@@ -27,10 +30,6 @@ Schema = Annotated[str | None, typer.Option(help="Read every row in this schema 
 Encoding = Annotated[str | None, typer.Option(help="utf-8 or gb18030; detected when left out.")]
 
 
-@app.command(
-    "inspect",
-    epilog="Examples:  xinglin data inspect questions.csv   |   xinglin data inspect public/ --json",
-)
 def inspect_command(
     path: Annotated[Path, typer.Argument(help="A file, or a folder of data files.")],
     schema: Schema = None,
@@ -59,10 +58,6 @@ def inspect_command(
     _fail_for([str(one["error"]) for one in found if "error" in one], listed=json_)
 
 
-@app.command(
-    "import",
-    epilog="Examples:  xinglin data import toyhom.csv --out toyhom.jsonl  |  xinglin data import public/ --out records",
-)
 def import_command(
     paths: Annotated[list[Path], typer.Argument(help="Files, and folders that are read with all below them.")],
     out: Annotated[Path, typer.Option(help="A new .jsonl file, or a new folder: one file for each kind of record.")],
