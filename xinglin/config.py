@@ -273,7 +273,8 @@ class Policy(Training):
     max_kl: float = Field(default=50.0, gt=0)
     """Health rule: mean KL per answer, in nats, at which training stops."""
     min_entropy: float = Field(default=0.02, ge=0)
-    max_ratio: float = Field(default=3.0, gt=1)
+    max_ratio: float = Field(default=2.0, gt=1)
+    """Health rule: typical ratio, exp(mean |log ratio|), of the policy to the one that gave the answers."""
     max_length_growth: float = Field(default=2.0, gt=1)
     """Health rule: growth of the mean answer length, against the first iteration, at which training stops."""
     max_length_correlation: float = Field(default=0.8, gt=0, le=1)

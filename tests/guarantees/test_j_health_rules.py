@@ -78,7 +78,7 @@ def test_steps_too_large(tmp_path: Path, data: Path, sft: Path) -> None:
     """Many passes over the same answers leave the policy that gave them."""
     values = {**FIELDS, **LOOSE, "lr": 1e-2, "inner_epochs": 4, "max_ratio": 1.02}
     said = run_stage("grpo", tmp_path, data, sft, Grpo(**values), rule="length").manifest()["stopped_by"]
-    assert said.startswith("mean ratio 1.") and said.endswith("is over max_ratio 1.02")
+    assert said.startswith("typical ratio 1.") and said.endswith("is over max_ratio 1.02")
 
 
 def test_a_healthy_run_is_left_alone(tmp_path: Path, data: Path, sft: Path) -> None:

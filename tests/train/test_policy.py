@@ -224,7 +224,7 @@ LIMITS = Policy(max_kl=10, min_entropy=0.1, max_ratio=2, max_length_growth=2, ma
         ({"entropy": 0.1}, None),
         ({"entropy": 0.09}, "entropy 0.090 is under min_entropy 0.1"),
         ({"ratio": 2.0}, None),
-        ({"ratio": 2.01}, "mean ratio 2.01 is over max_ratio 2.0"),
+        ({"ratio": 2.01}, "typical ratio 2.01 is over max_ratio 2.0"),
         ({"length": 80.0}, None),
         ({"length": 81.0}, "mean length 81 is over max_length_growth 2.0 x 40"),
         ({"score_length_correlation": 0.9, "length": 52.0}, None),  # 1.3 x 40 is not yet growth
@@ -280,7 +280,7 @@ def test_a_rule_broken_by_the_steps_gives_back_the_weights_from_before(
     monkeypatch.setattr(policy, "_steps", wild)
     stage = run_stage("grpo", tmp_path / "stopped", data, model, config)
     assert [line["iteration"] for line in log_of(tmp_path / "stopped")] == [0, 1]
-    assert stage.manifest()["stopped_by"] == "mean ratio 9.00 is over max_ratio 3.0"
+    assert stage.manifest()["stopped_by"] == "typical ratio 9.00 is over max_ratio 2.0"
     assert stage.manifest()["iterations"] == 1
     assert weights(tmp_path / "stopped") == weights(tmp_path / "short")
 

@@ -56,12 +56,17 @@ def whiten(values: Tensor) -> Tensor:
 
 
 def ppo_clip(logprobs_M: Tensor, old_logprobs_M: Tensor, advantages_M: Tensor, clip_ratio: float) -> Loss:
-    """-min(ratio A, clip(ratio, 1 - eps, 1 + eps) A), ratio = exp(logp - old_logp); 1 at step 0."""
-    ratio = torch.exp(logprobs_M - old_logprobs_M)
+    """-min(ratio A, clip(ratio, 1 - eps, 1 + eps) A), ratio = exp(logp - old_logp); 1 at step 0.
+
+    The metric `ratio` is the typical one, exp(mean |log ratio|): a single token that had been improbable can have a
+    ratio of thousands, and would decide the plain mean alone.
+    """
+    log_ratio = logprobs_M - old_logprobs_M
+    ratio = torch.exp(log_ratio)
     clipped = ratio.clamp(1 - clip_ratio, 1 + clip_ratio)
     loss_M = -torch.minimum(ratio * advantages_M, clipped * advantages_M)
     metrics = {
-        "ratio": ratio.detach().mean(),
+        "ratio": log_ratio.detach().abs().mean().exp(),
         "ratio_max": ratio.detach().max(),
         "clipped": ((ratio.detach() - 1).abs() > clip_ratio).float().mean(),
     }

@@ -197,7 +197,7 @@ def broken_rule(config: Policy, metrics: dict[str, float], first_length: float) 
         Rule("score is not a number", not math.isfinite(score)),
         Rule(f"KL per answer {kl:.1f} is over max_kl {config.max_kl}", kl > config.max_kl),
         Rule(f"entropy {entropy:.3f} is under min_entropy {config.min_entropy}", entropy < config.min_entropy),
-        Rule(f"mean ratio {ratio:.2f} is over max_ratio {config.max_ratio}", ratio > config.max_ratio),
+        Rule(f"typical ratio {ratio:.2f} is over max_ratio {config.max_ratio}", ratio > config.max_ratio),
         Rule(
             f"mean length {length:.0f} is over max_length_growth {config.max_length_growth} x {first_length:.0f}",
             length > config.max_length_growth * first_length,
