@@ -21,8 +21,8 @@ from xinglin.config import STAGES, Config
 from xinglin.data.sources import import_file, schemas
 from xinglin.data.ward.build import WardConfig
 from xinglin.evals.battery import EVALUATIONS
+from xinglin.recipe import load_recipe, recipe_path, stage_config
 from xinglin.records import TYPES, from_json
-from xinglin.run import load_recipe, recipe_path, stage_config
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from xinglin.config import FullShape, Lora, Sft
 from xinglin.plan import lora_parameters, memory, parameters, print_plan
-from xinglin.run import load_recipe, recipe_names
+from xinglin.recipe import load_recipe, recipe_names
 
 LLAMA_7B = FullShape(hidden_size=4096, num_layers=32, num_heads=32, intermediate_size=11008, vocab_size=32000)
 GROUPED = FullShape(

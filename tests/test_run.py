@@ -9,18 +9,9 @@ from pathlib import Path
 import pytest
 
 from xinglin.config import BestOfN, Evaluate, Sft
+from xinglin.recipe import load_recipe, recipe_names
 from xinglin.records import InputError
-from xinglin.run import (
-    Stage,
-    check_disjoint,
-    file_hash,
-    load_recipe,
-    prepare_output,
-    recipe_names,
-    seed_for,
-    stage_key,
-    write_text,
-)
+from xinglin.run import Stage, check_disjoint, file_hash, prepare_output, seed_for, stage_key, write_text
 
 RECIPE = """\
 name: demo

@@ -20,8 +20,9 @@ from tiny_stages import documents, write_data
 from xinglin import report, stages
 from xinglin import run as run_module
 from xinglin.config import Pretrain
+from xinglin.recipe import load_recipe
 from xinglin.records import InputError, write_records
-from xinglin.run import Stage, load_recipe
+from xinglin.run import Stage
 from xinglin.stages import RunOptions, rule_scorer, run_alone, run_recipe
 
 RECIPE = """

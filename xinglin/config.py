@@ -315,6 +315,9 @@ class Evaluate(StageConfig):
     evaluations: tuple[str, ...] = ()
     """Names of the evaluations to run; empty: all that the data allows."""
     exam_modes: tuple[Literal["logprob", "chat", "generate"], ...] = ("logprob", "chat", "generate")
+    judge_url: str | None = None
+    """OpenAI-style address of a judge for win rates; where there is none, the rule scorer judges, if the data has one."""
+    judge_model: str | None = None
 
     @model_validator(mode="after")
     def _compare_evaluated(self) -> Evaluate:

@@ -362,7 +362,21 @@ def evaluate_stage(run: Run, stage: Stage, config: Evaluate) -> dict[str, Any]:
     }
     scorer = rule_scorer(run) if run.options.data == "ward" else None
     rewards = {name: run.folder(name) / "diagnostics.json" for name in config.rewards}
-    return evaluate(config, stage, models, run.folder("data"), scorer, BIAS_ITEMS, run.options.out, rewards)
+    judge = pair_judge(config, stage)
+    return evaluate(config, stage, models, run.folder("data"), scorer, BIAS_ITEMS, run.options.out, rewards, judge)
+
+
+def pair_judge(config: Evaluate, stage: Stage) -> Any:
+    """The judge of win rates that the recipe names, or None."""
+    from xinglin.rollout.judge import PairJudge
+    from xinglin.rollout.score import JUDGE_KEY
+
+    if config.judge_url is None:
+        return None
+    key = JUDGE_KEY if os.environ.get(JUDGE_KEY) else None
+    return PairJudge(
+        config.judge_url, config.judge_model or "default", cache=stage.dir / "judge.jsonl", api_key_env=key
+    )
 
 
 def export_stage(run: Run, stage: Stage, config: Export) -> dict[str, Any]:

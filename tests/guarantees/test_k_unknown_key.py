@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from xinglin.config import STAGES
+from xinglin.recipe import load_recipe
 from xinglin.records import InputError
-from xinglin.run import load_recipe
 
 KEYS = {kind: [field.alias or name for name, field in model.model_fields.items()] for kind, model in STAGES.items()}
 TYPOS = [(kind, key, key[:-1]) for kind, keys in KEYS.items() for key in keys if len(key) > 3 and key[:-1] not in keys]

@@ -188,10 +188,10 @@ def evaluate(
 
         from xinglin.evals.checkpoints import evaluate
         from xinglin.rollout.local import LocalGenerator
-        from xinglin.stages import BIAS_ITEMS
+        from xinglin.stages import BIAS_ITEMS, pair_judge
 
         models = {name: partial(LocalGenerator.load, path, name=name) for name, path in zip(names, model, strict=True)}
-        return evaluate(config, stage, models, data, None, BIAS_ITEMS, out)
+        return evaluate(config, stage, models, data, None, BIAS_ITEMS, out, judge=pair_judge(config, stage))
 
     _run("evaluate", out, given, work, [*model, data])
 
@@ -204,7 +204,8 @@ def _run(
     inputs: list[Path | None],
 ) -> None:
     """Build the stage's configuration, do the work, write the manifest."""
-    from xinglin.run import say, stage_config
+    from xinglin.recipe import stage_config
+    from xinglin.run import say
     from xinglin.stages import run_alone
 
     config = stage_config(kind, settings or [])

@@ -15,9 +15,18 @@ from typing import Any
 
 from xinglin.config import Evaluate
 from xinglin.evals import reward_order
-from xinglin.evals.battery import BatterySettings, compare, embedding_of, run_battery, score_lines
-from xinglin.evals.dialogue import Judge, Scorer
+from xinglin.evals.battery import (
+    FEWEST_DIFFERING,
+    BatterySettings,
+    compare,
+    embedding_of,
+    run_battery,
+    score_lines,
+)
+from xinglin.evals.dialogue import Judge, Scorer, pairwise
 from xinglin.evals.result import Evaluation, Metric
+from xinglin.metrics import paired_difference
+from xinglin.records import Question, read_records
 from xinglin.rollout.generator import Generator
 from xinglin.run import Stage, write_text
 
@@ -31,6 +40,7 @@ def evaluate(
     bias_items: Path,
     out: Path,
     rewards: Mapping[str, Path] | None = None,
+    judge: Judge | None = None,
 ) -> dict[str, Any]:
     """Evaluate every checkpoint once; what was evaluated before an interruption is not done again.
 
@@ -45,7 +55,7 @@ def evaluate(
         exam_modes=config.exam_modes,
     )
     embed = embedding_of(data, seed=config.seed)
-    judge = rule_judge(scorer) if scorer else None
+    judge = judge or (rule_judge(scorer) if scorer else None)
     results: dict[str, list[Evaluation]] = {}
     with stage.progress("checkpoints", len(models)) as advance:
         for name, load in models.items():
@@ -64,11 +74,40 @@ def evaluate(
     comparisons = [
         {"checkpoint": new, "against": old, **line}
         for new, old in config.compare
-        for line in compare(results[old], results[new], seed=config.seed)
+        for line in (
+            *compare(results[old], results[new], seed=config.seed),
+            *head_to_head(judge, data / "questions/test.jsonl", results[old], results[new], config.seed),
+        )
     ]
     write_lines(out / "scores.jsonl", scores)
     write_lines(out / "comparisons.jsonl", comparisons)
     return {"num_scores": len(scores), "num_comparisons": len(comparisons)}
+
+
+def head_to_head(
+    judge: Judge | None, questions: Path, old: Sequence[Evaluation], new: Sequence[Evaluation], seed: int
+) -> list[dict[str, Any]]:
+    """Who wins when both answer one question, greedy and sampled: `a` is the share the old one wins, `b` the new one's.
+
+    Every pair is judged in both orders; two different winners are a tie (IIMedGPT's win / tie / lose, 2501.02869).
+    """
+    lines = []
+    asked = {question.id: question for question in read_records(questions, Question)} if questions.is_file() else {}
+    answers = {found.name: found.answers for found in old}
+    for found in new if judge else ():
+        if found.name not in ("dialogue", "dialogue_sampled") or not answers.get(found.name):
+            continue
+        items = [asked[name] for name in found.answers]
+        assert judge is not None
+        duel = pairwise(judge, items, found.answers, answers[found.name], seed=seed)
+        win, lose = duel.metrics["win"], duel.metrics["lose"]
+        gap = paired_difference(lose.per_item, win.per_item, seed=seed, groups=win.groups or None)
+        sure = (gap.low > 0 or gap.high < 0) and gap.num_differ >= FEWEST_DIFFERING
+        line = {"evaluation": f"{found.name}_duel", "metric": "wins", "a": lose.value, "b": win.value}
+        line |= {"diff": gap.diff, "low": gap.low, "high": gap.high, "n": gap.n, "num_differ": gap.num_differ}
+        line |= {"better": gap.diff > 0 if sure else None, "tie": duel.metrics["tie"].value}
+        lines.append({**line, "position_consistency": duel.notes["position_consistency"]})
+    return lines
 
 
 def rule_judge(scorer: Scorer, margin: float = 0.02) -> Judge:
@@ -87,8 +126,8 @@ def write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
 
 def _read(path: Path) -> list[Evaluation]:
     return [
-        Evaluation(e["name"], {name: Metric(**m) for name, m in e["metrics"].items()}, e["notes"], e["samples"])
-        for e in json.loads(path.read_text("utf-8"))
+        Evaluation(**{**found, "metrics": {name: Metric(**m) for name, m in found["metrics"].items()}})
+        for found in json.loads(path.read_text("utf-8"))
     ]
 
 

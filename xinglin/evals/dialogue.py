@@ -13,6 +13,7 @@ An empty answer scores 0 on everything: silence never helps.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -109,7 +110,8 @@ def grade(
     if scorer is not None:
         scored, notes["reasons"] = _scored(scorer, questions, texts, how)
         metrics.update(scored)
-    return evaluation(name, metrics, notes, {q.id: texts[q.id] for q in questions})
+    answers = {q.id: texts[q.id] for q in questions}
+    return dataclasses.replace(evaluation(name, metrics, notes, answers), answers=answers)
 
 
 def _overlap(

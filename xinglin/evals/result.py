@@ -44,12 +44,14 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """`notes` holds what a reader must know beside the numbers; `not_run` in it says why there are none."""
+    """`notes` holds what a reader must know beside the numbers; `not_run` in it says why there are none. `samples` are
+    the first few answers, `answers` all of them where checkpoints are compared on them."""
 
     name: str
     metrics: dict[str, Metric] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     samples: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from xinglin.recipe import load_recipe
 from xinglin.records import InputError
 from xinglin.report import words
 from xinglin.report.folder import RunFolder, StageFolder, listing, mapping
-from xinglin.run import load_recipe
 
 STATUS = {"done": "完成", "unfinished": "没有完成", "not run": "没有运行"}
 OWN_KEYS = frozenset({"stage", "key", "config", "inputs", "seconds", "versions", "outputs", "kind", "synthetic"})
