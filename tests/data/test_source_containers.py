@@ -95,16 +95,53 @@ def test_nul_bytes_empty_and_header_only(tmp_path):
 
 
 def test_binaries_are_named_and_refused(tmp_path):
-    with zipfile.ZipFile(tmp_path / "a.csv", "w") as file:
-        file.writestr("[Content_Types].xml", "<x/>")
-    with pytest.raises(InputError, match="found xlsx.*CSV"):
-        detect(tmp_path / "a.csv")
-    with pytest.raises(InputError, match="found gzip.*gunzip"):
-        detect(write(tmp_path, "a.jsonl", gzip.compress(JSONL.encode())))
+    for part, words in (
+        ("word/document.xml", "docx.*data notes"),
+        ("xl/workbook.bin", "xlsb"),
+        ("a.jsonl", "zip.*unpack"),
+    ):
+        with zipfile.ZipFile(tmp_path / "a.csv", "w") as file:
+            file.writestr(part, "<x/>")
+        with pytest.raises(InputError, match=f"found {words}"):
+            detect(tmp_path / "a.csv")
+    with pytest.raises(InputError, match="zip container is cut"):
+        detect(write(tmp_path, "b.csv", b"PK\x03\x04" + b"x" * 100))
     with pytest.raises(InputError, match="found pickle"):
         detect(write(tmp_path, "a.json", b"\x80\x04K\x01."))
     with pytest.raises(InputError, match="utf-16"):
         detect(write(tmp_path, "b.json", JSONL.encode("utf-16")))
+
+
+def test_gzip_is_read_as_what_it_holds(tmp_path):
+    for name, text in (
+        ("a.jsonl.gz", JSONL),
+        ("b", json.dumps(QA, ensure_ascii=False)),
+        ("c.csv", "question,answer\n头痛怎么办？,休息\n呢？,好\n"),
+    ):
+        path = write(tmp_path, name, gzip.compress(text.encode("gb18030")))
+        assert detect(path).encoding == "gb18030"
+        _, records = read_all(path)
+        assert len(records) == 2 and records[0].messages[0].content == "头痛怎么办？"
+    two = write(tmp_path, "two.gz", gzip.compress(JSONL.encode()) + gzip.compress(JSONL.encode()))
+    assert len(read_all(two)[1]) == 4
+
+
+def test_every_cut_of_a_gzip_is_refused(tmp_path):
+    packed = gzip.compress(JSONL.encode())
+    for cut in range(2, len(packed)):
+        with pytest.raises(InputError, match="file ends inside a record"):
+            detect(write(tmp_path, "a.gz", packed[:cut]))
+
+
+def test_a_table_has_its_names_in_the_first_line(tmp_path):
+    path = write(tmp_path, "a.csv", "住院号,床位,床位\n1,2,3\n")
+    assert detect(path).header is None
+    assert detect(path, table=True).header == ("住院号", "床位", "床位_2")
+
+
+def test_a_field_may_be_longer_than_the_default_of_csv(tmp_path):
+    _, (record, _) = read_all(write(tmp_path, "a.csv", f"question,answer\n问,{'长' * 200_000}\n问二,答\n"))
+    assert len(record.messages[1].content) == 200_000
 
 
 @pytest.mark.parametrize(

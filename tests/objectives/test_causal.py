@@ -45,9 +45,33 @@ def test_pieces_give_the_same_loss_and_gradients(monkeypatch) -> None:
         return [logprobs, *torch.autograd.grad(logprobs.sum(), inputs)]
 
     whole = run()
-    monkeypatch.setattr(causal, "CHUNK_LOGITS", 6 * 3)  # three rows at a time
+    monkeypatch.setattr(causal, "CACHED_LOGITS", 6 * 2)  # two rows at a time
     for piece, one in zip(run(), whole, strict=True):
         torch.testing.assert_close(piece, one, atol=1e-6, rtol=1e-6)
+    monkeypatch.setattr(causal, "KEPT_LOGITS", 6 * 3)  # three rows at a time, computed again in the backward pass
+    for piece, one in zip(run(), whole, strict=True):
+        torch.testing.assert_close(piece, one, atol=1e-6, rtol=1e-6)
+
+
+def test_gradients_against_pytorch() -> None:
+    """Against autograd through log_softmax, with a weight of its own for each token; a frozen head gets none."""
+    generator = torch.Generator().manual_seed(2)
+    hidden = torch.randn(9, 5, generator=generator, requires_grad=True)
+    head = torch.randn(13, 5, generator=generator, requires_grad=True)
+    labels, weights = torch.randint(13, (9,), generator=generator), torch.randn(9, generator=generator)
+    expected = (hidden @ head.T).log_softmax(1)[torch.arange(9), labels]
+    wanted = torch.autograd.grad((expected * weights).sum(), (hidden, head))
+    ours = token_logprobs(hidden, head, labels)
+    torch.testing.assert_close(ours, expected)
+    loss = (ours * weights).sum()
+    for _ in range(2):  # the second pass computes the logits again
+        found = torch.autograd.grad(loss, (hidden, head), retain_graph=True)
+        for mine, theirs in zip(found, wanted, strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-5)
+    frozen = token_logprobs(hidden, head.detach(), labels)
+    torch.testing.assert_close(
+        torch.autograd.grad((frozen * weights).sum(), hidden)[0], wanted[0], atol=1e-6, rtol=1e-5
+    )
 
 
 def test_logprobs_are_fp32_under_bf16() -> None:

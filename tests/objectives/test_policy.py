@@ -84,7 +84,9 @@ def test_ppo_clip_by_hand() -> None:
     loss_sum, count, metrics = ppo_clip(logprobs, torch.zeros(4), advantages, 0.2)
     assert math.isclose(float(loss_sum), -1.2 + 2 - 0.5 + 0.8, rel_tol=1e-6)
     assert count == 4
-    assert (float(metrics["ratio"]), float(metrics["ratio_max"]), float(metrics["clipped"])) == pytest.approx((2.0, 2.0, 1.0))
+    assert (float(metrics["ratio"]), float(metrics["ratio_max"]), float(metrics["clipped"])) == pytest.approx(
+        (2.0, 2.0, 1.0)
+    )
 
 
 def test_ppo_clip_against_a_scalar_loop_with_gradient() -> None:

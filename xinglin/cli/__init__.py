@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from xinglin.cli import data, stages
+from xinglin.cli import convert, data, doctor, stages
 
 app = typer.Typer(
     help="杏林 Xinglin: Chinese medical language models, from a hospital's notes to a served model.",
@@ -27,6 +27,8 @@ recipe_app = typer.Typer(help="List, show and copy recipes.", no_args_is_help=Tr
 app.add_typer(data.app, name="data")
 app.add_typer(recipe_app, name="recipe")
 stages.add_to(app)
+app.command("doctor", epilog=doctor.DOCTOR_EXAMPLES)(doctor.doctor_command)
+app.command("convert", epilog=convert.CONVERT_EXAMPLES)(convert.convert_command)
 
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="STAGE.KEY=VALUE", help="Change one value.")]
 
@@ -48,8 +50,9 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Run a recipe: every stage that is not complete yet, then the report. Run again to go on after a stop."""
+    from xinglin.recipe import load_recipe, recipe_path
     from xinglin.records import InputError
-    from xinglin.run import load_recipe, recipe_path, say
+    from xinglin.run import say
 
     if scale not in ("", "full", "tiny") or data not in ("ward", "public"):
         raise InputError(f"--scale {scale!r} --data {data!r}: allowed are full or tiny, and ward or public")
@@ -110,18 +113,10 @@ def export(
     print(f"{out}: merged; largest difference of a log-probability {facts['largest_difference']:.2g}")
 
 
-@app.command()
-def doctor() -> None:
-    """What this machine can run: versions, cores, memory, GPUs, arithmetic."""
-    from xinglin.plan import print_doctor
-
-    print_doctor()
-
-
 @recipe_app.command("list")
 def recipe_list() -> None:
     """Names and titles."""
-    from xinglin.run import load_recipe, recipe_names
+    from xinglin.recipe import load_recipe, recipe_names
 
     for name in recipe_names():
         print(f"{name:<14} {load_recipe(name).title}")
@@ -130,7 +125,7 @@ def recipe_list() -> None:
 @recipe_app.command("show")
 def recipe_show(name: str) -> None:
     """Print the YAML."""
-    from xinglin.run import recipe_path
+    from xinglin.recipe import recipe_path
 
     print(recipe_path(name).read_text("utf-8"), end="")
 
@@ -138,8 +133,8 @@ def recipe_show(name: str) -> None:
 @recipe_app.command("copy")
 def recipe_copy(name: str, to: Path) -> None:
     """Copy a recipe to change it."""
+    from xinglin.recipe import recipe_path
     from xinglin.records import InputError
-    from xinglin.run import recipe_path
 
     if to.exists():
         raise InputError(f"{to}: exists already; give a new file name")

@@ -28,6 +28,7 @@ from xinglin.records import InputError
 from xinglin.run import file_hash, write_text
 
 SIDECAR = "xinglin.json"
+CONVERTED = ("qwen", "baichuan")  # published as remote code alone; `xinglin convert` maps them (models/convert/)
 # A user can do nothing about these lines: a bar for each load, a renamed attribute that peft still reads.
 logging.disable_progress_bar()
 logging.set_verbosity_error()  # a reward head read as a model without one would be reported at length
@@ -71,8 +72,13 @@ def check_safe(folder: Path) -> None:
     config = folder / "config.json"
     if not config.is_file():
         raise InputError(f"{folder}: no config.json; give a transformers folder")
-    if "auto_map" in _read_json(config):
-        raise InputError(f"{config}: asks for remote code (auto_map); Xinglin never runs a model's own code")
+    said = _read_json(config)
+    if "auto_map" in said or said.get("model_type") in CONVERTED:
+        mend = f"; `xinglin convert {folder} --out DIR` maps it to a native shape"
+        raise InputError(
+            f"{config}: asks for remote code (auto_map); Xinglin never runs a model's own code"
+            + (mend if said.get("model_type") in CONVERTED else "")
+        )
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         pickles = [p.name for p in folder.glob("*.bin")] + [p.name for p in folder.glob("*.pt")]

@@ -11,6 +11,7 @@ and randomness is reseeded from (seed, step) before each; so the state on disk i
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ from xinglin.run import Stage, seed_for
 from xinglin.train import checkpoint
 
 LossFn = Callable[[Any], Loss]
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 BAD_STEPS = 3  # so many steps in a row without a finite gradient end the stage
 
 
@@ -41,6 +43,8 @@ class Engine:
         if not self.params:
             raise InputError(f"stage {stage.name!r} has nothing to train: every weight is frozen")
         self.device = next(iter(self.params.values())).device
+        if self.device.type == "cpu":
+            keep_freed_memory()
         decayed = [p for p in self.params.values() if p.ndim >= 2]
         plain = [p for p in self.params.values() if p.ndim < 2]
         self.optimizer = torch.optim.AdamW(
@@ -194,6 +198,15 @@ class Engine:
                 f"{self.step_number + 1}; lower its lr (now {self.config.lr}) and run again"
             )
         return False
+
+
+def keep_freed_memory() -> None:
+    """Ask the C library to keep large freed blocks: by default each goes back to the kernel, which hands out and clears
+    its pages again in the next step (a sixth of a small model's step). Without glibc nothing happens."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import codecs
 import csv
+import io
 import itertools
 import json
 import re
@@ -17,14 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from xinglin.data.sources import excel, packed
 from xinglin.records import InputError
 
 MAX_LINE = 64 * 2**20
 MAX_WHOLE = 256 * 2**20
+MAX_HEAD = 4 * 2**20  # characters looked at to tell the container
 CHUNK = 2**20
 ENCODINGS = {"utf-8": "utf-8", "utf8": "utf-8", "utf-8-sig": "utf-8-sig", "gb18030": "gb18030", "gbk": "gb18030"}
 MAGIC = {
-    b"\x1f\x8b": "gzip",
     b"%PDF": "pdf",
     b"\xd0\xcf\x11\xe0": "xls",
     b"PAR1": "parquet",
@@ -37,13 +39,14 @@ MAGIC = {
     b"\xfe\xff": "utf-16 text",
 }
 ADVICE = {
-    "xlsx": "save the sheet as CSV (UTF-8) and import that",
-    "xls": "save the sheet as CSV (UTF-8) and import that",
+    "xls": "an old or a password-protected workbook: save it as .xlsx without a password",
     "zip": "unpack it and import the folder",
-    "gzip": "unpack it with gunzip and import the result",
+    "tar": "unpack it and import the folder",
+    "docx": "xinglin data notes reads folders of them",
     "pickle": "pickles can run code and are never read; ask for JSON",
     "utf-16 text": "save it as UTF-8",
 }
+ZIPPED = {"xlsx": "xl/workbook.xml", "docx": "word/document.xml", "xlsb": "xl/workbook.bin"}
 TAG = re.compile(r"(?:O|[BIESM](?:[-_]\S+)?|\S+[-_][BIESM])")
 HEADER_WORDS = set(
     "科室 标题 问题 回答 答案 题目 题干 选项 解析 疾病 症状 文本 标签 类别 患者 医生 正文 内容 编号".split()
@@ -54,7 +57,7 @@ MONGO = re.compile(r'"(?:[^"\\]|\\.)*"|\b(?:ObjectId|ISODate|NumberLong|NumberIn
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """What a file turned out to be. `header` is set for CSV and TSV that name their columns."""
+    """What a file turned out to be. `header` is set for CSV, TSV and Excel that name their columns."""
 
     path: Path
     encoding: str
@@ -64,19 +67,22 @@ class Container:
     header: tuple[str, ...] | None = None
 
 
-def detect(path: Path, encoding: str | None = None) -> Container:
-    """Encoding, line ends and container of a file. Raises `InputError` for what cannot be read as text."""
+def detect(path: Path, encoding: str | None = None, *, table: bool = False) -> Container:
+    """Encoding, line ends and container of a file, unpacked where it is gzip. With `table`, text that is not JSON has
+    the names of its columns in the first line. Raises `InputError` for what cannot be read."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a file or a folder of data")
     size = path.stat().st_size
     kind = _binary_kind(path)
+    if kind == "xlsx":
+        return Container(path, "utf-8", "none", kind, size, excel.sheets(path)[0].header)
     if kind:
         advice = ADVICE.get(kind, "convert it to UTF-8 JSON lines or CSV")
-        raise InputError(f"{path}: found {kind}, allowed: UTF-8 or GB18030 text; {advice}")
+        raise InputError(f"{path}: found {kind}, allowed: UTF-8 or GB18030 text, .gz of it, or .xlsx; {advice}")
     line_ends = _line_ends(path)
     encoding = _encoding(path, encoding)
-    kind, header = _text_kind(path, encoding, size)
+    kind, header = _text_kind(path, encoding, table)
     return Container(path, encoding, line_ends, kind, size, header)
 
 
@@ -84,17 +90,26 @@ def detect(path: Path, encoding: str | None = None) -> Container:
 
 
 def _binary_kind(path: Path) -> str:
-    with path.open("rb") as file:
+    with packed.open_bytes(path) as file:
         head = file.read(4096)
     if not head.strip():
         raise InputError(f"{path}: 0 records; the file is empty")
     if head.startswith(b"PK\x03\x04"):
-        return "xlsx" if b"[Content_Types].xml" in head or b"xl/" in head else "zip"
+        return _zip_kind(path)
+    if head[257:262] == b"ustar":
+        packed.check_tar(path)
+        return "tar"
     return next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
 
 
+def _zip_kind(path: Path) -> str:
+    with packed.open_zip(path) as archive:
+        names = {name.replace("\\", "/") for name in archive.namelist()}
+    return next((kind for kind, part in ZIPPED.items() if part in names), "zip")
+
+
 def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    with packed.open_bytes(path) as file:
         while chunk := file.read(CHUNK):
             yield chunk
 
@@ -123,7 +138,7 @@ def _encoding(path: Path, wanted: str | None) -> str:
         if (bad := _first_bad(path, name)) is not None:
             raise InputError(f"{path}: byte {bad} is not {name}; leave --encoding out to let it be detected")
         return name
-    with path.open("rb") as file:
+    with packed.open_bytes(path) as file:
         bom = file.read(3) == codecs.BOM_UTF8
     bad = _first_bad(path, "utf-8")
     if bad is None:
@@ -163,8 +178,8 @@ def _mostly_utf8(path: Path) -> bool:
 # --- containers ----------------------------------------------------------------------------------------------------
 
 
-def _open(container_path: Path, encoding: str, newline: str | None = None) -> TextIO:
-    return container_path.open(encoding=encoding, newline=newline)
+def _open(path: Path, encoding: str, newline: str | None = None) -> TextIO:
+    return io.TextIOWrapper(packed.open_bytes(path), encoding=encoding, newline=newline)
 
 
 def lines(path: Path, encoding: str, newline: str | None = None) -> Iterator[str]:
@@ -178,24 +193,47 @@ def lines(path: Path, encoding: str, newline: str | None = None) -> Iterator[str
 
 
 def whole(path: Path, encoding: str) -> str:
-    if path.stat().st_size > MAX_WHOLE:
-        raise InputError(
-            f"{path}: over {MAX_WHOLE >> 20} MiB in one piece; convert it to JSON lines, one record a line"
-        )
-    return path.read_text(encoding=encoding)
+    with _open(path, encoding) as file:
+        text = file.read(MAX_WHOLE) if path.stat().st_size <= MAX_WHOLE else ""
+        if not text or file.read(1):
+            raise InputError(
+                f"{path}: over {MAX_WHOLE >> 20} MiB in one piece; convert it to JSON lines, one record a line"
+            )
+    return text
 
 
-def _text_kind(path: Path, encoding: str, size: int) -> tuple[str, tuple[str, ...] | None]:
-    head = [line for line in itertools.islice(lines(path, encoding), 400) if line.strip()]
+def _text_kind(path: Path, encoding: str, table: bool) -> tuple[str, tuple[str, ...] | None]:
+    head = _head(path, encoding)
     if not head:
         raise InputError(f"{path}: 0 records; the file holds blank lines only")
     if head[0].lstrip()[0] in "[{(":
         return _json_kind(path, encoding, head), None
+    if table:
+        return _named_table(head)
     if any(line.startswith("<篇名>") for line in head[:20]):
         return "book", None
     if _is_tagged(head):
         return "tagged characters", None
     return _table_kind(head)
+
+
+def _head(path: Path, encoding: str) -> list[str]:
+    """The first lines that are not blank: 400 of them, or fewer when they are very long."""
+    head: list[str] = []
+    size = 0
+    for line in lines(path, encoding):
+        if line.strip():
+            head.append(line)
+        size += len(line)
+        if len(head) == 400 or (len(head) > 1 and size > MAX_HEAD):
+            break
+    return head
+
+
+def _named_table(head: list[str]) -> tuple[str, tuple[str, ...]]:
+    if "\t" in head[0]:
+        return "tsv", excel.column_names(head[0].rstrip("\r\n").split("\t"))
+    return "csv", excel.column_names(next(csv.reader(head)))
 
 
 def _json_kind(path: Path, encoding: str, head: list[str]) -> str:

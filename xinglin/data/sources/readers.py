@@ -9,14 +9,17 @@ from __future__ import annotations
 import csv
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from xinglin.data.sources import books
+from xinglin.data.sources import books, excel
 from xinglin.data.sources.containers import Container, lines, try_json, try_literal, try_objects, whole
 from xinglin.records import InputError
 
+MAX_FIELD = 16 * 2**20
+csv.field_size_limit(MAX_FIELD)  # the default refuses a discharge record of over 131,072 characters
 WRAPPERS = ("data", "records", "items", "examples", "rows", "results", "train", "dev", "test")
 
 
@@ -95,7 +98,8 @@ def _csv_rows(container: Container) -> Iterator[tuple[int, Any]]:
                 yield start, _cells(container.header, record, width)
             start, last, seen[:] = reader.line_num + 1, "".join(seen), []
     except csv.Error:
-        raise InputError(f"{path}:{start}: a quote opened here is not closed; repair that row") from None
+        most = f"or a field is over {MAX_FIELD >> 20} Mi characters"
+        raise InputError(f"{path}:{start}: a quote opened here is not closed, {most}; repair that row") from None
     if record and _is_cut(record, width, last):
         raise InputError(f"{path}:{start - 1}: file ends inside a record; it was cut: fetch it again")
 
@@ -134,6 +138,17 @@ def _cells(header: tuple[str, ...] | None, cells: list[str], width: int) -> Any:
     if any("E+1" in cell and re.fullmatch(r"\d\.\d+E\+1[4-9]", cell) for cell in cells):
         return Broken("id_damaged_by_excel")
     return cells if header is None else dict(zip(header, cells, strict=True))
+
+
+def _xlsx_rows(container: Container) -> Iterator[tuple[int, Any]]:
+    """All visible sheets, each with a header of its own; row numbers go on from sheet to sheet."""
+    before = 0
+    for sheet in excel.sheets(container.path):
+        number = 0
+        for number, row in excel.sheet_rows(container.path, sheet, Counter()):
+            cells = [excel.cell_text(value) for value in row.values()]
+            yield before + number, _cells(sheet.header, cells, len(cells))
+        before += number
 
 
 def _tagged_rows(container: Container) -> Iterator[tuple[int, Any]]:
@@ -176,6 +191,7 @@ _READERS = {
     "python literal lines": _jsonl_rows,
     "csv": _csv_rows,
     "tsv": _tsv_rows,
+    "xlsx": _xlsx_rows,
     "tagged characters": _tagged_rows,
     "book": _book_rows,
     "text": _text_rows,

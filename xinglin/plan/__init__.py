@@ -2,59 +2,23 @@
 
 xinglin run iimedgpt --dry-run        stages, tokens, memory for the real base
 xinglin doctor                        versions, cores, memory, GPUs
+xinglin doctor --plan iimedgpt        will it fit, how long will it take: measured in miniature where the model is the
+                                      embedded one (measure.py), from the roofline where it is large (roofline.py)
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-from xinglin.config import FullShape, Recipe, Training
+from xinglin.config import Recipe, Training
+from xinglin.plan.measure import Forecast
+from xinglin.plan.paper import GB, memory, parameters
 from xinglin.run import versions
-
-NF4_BITS = 4.127  # 4-bit codes, 8-bit scales of 64, fp32 scales of 256 of those (arXiv:2305.14314)
-GB = 1e9
-
-
-def parameters(shape: FullShape) -> tuple[float, float]:
-    """(weights of the linear layers, weights of embedding and head) of a LLaMA-shaped model."""
-    d, f = shape.hidden_size, shape.intermediate_size
-    kv = (shape.num_kv_heads or shape.num_heads) * d // shape.num_heads
-    per_layer = 2 * d * d + 2 * d * kv + 3 * d * f
-    return float(shape.num_layers * per_layer), float(2 * d * shape.vocab_size)
-
-
-def lora_parameters(shape: FullShape, rank: int, targets: tuple[str, ...]) -> float:
-    d, f = shape.hidden_size, shape.intermediate_size
-    kv = (shape.num_kv_heads or shape.num_heads) * d // shape.num_heads
-    sizes = {"q_proj": 2 * d, "o_proj": 2 * d, "k_proj": d + kv, "v_proj": d + kv}
-    sizes |= {"gate_proj": d + f, "up_proj": d + f, "down_proj": d + f}
-    return float(shape.num_layers * rank * sum(sizes.get(target, 0) for target in targets))
-
-
-def memory(shape: FullShape, config: Training) -> dict[str, float]:
-    """Gigabytes of one training process without recompute: weights, what trains, activations of a micro-batch.
-
-    Activations: 6 hidden and 2 intermediate vectors a token and layer in bf16 (x, q, k, v, attention out, residual;
-    gate, up). What trains: bf16 weight and gradient, fp32 master and two moments, 16 bytes a parameter.
-    """
-    linear, rest = parameters(shape)
-    per_weight = NF4_BITS / 8 if config.method == "qlora" else 2.0
-    trained = (
-        linear + rest if config.method == "full" else lora_parameters(shape, config.lora.rank, config.lora.targets)
-    )
-    per_token = shape.num_layers * (6 * shape.hidden_size + 2 * shape.intermediate_size) * 2
-    tokens = max(config.micro_batch_tokens, config.max_seq_len)
-    found = {
-        "weights": (linear * per_weight + rest * 2) / GB,
-        "training": trained * 16 / GB,
-        "activations": per_token * tokens / GB,
-    }
-    if config.method == "full":
-        found["weights"] = 0.0  # counted with what trains
-    return {**found, "total": sum(found.values())}
 
 
 def print_plan(recipe: Recipe, data: str) -> None:
@@ -96,7 +60,7 @@ def print_doctor() -> None:
 
     facts: dict[str, Any] = dict(versions())
     facts["cores"] = os.cpu_count()
-    facts["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / GB:.0f} GB"
+    facts["memory"] = f"{memory_here():.0f} GB"
     facts["disk free here"] = f"{shutil.disk_usage('.').free / GB:.0f} GB"
     facts["bf16 on the CPU"] = "native" if torch.cpu._is_avx512_bf16_supported() else "emulated: fp32 is used"
     if torch.cuda.is_available():
@@ -112,3 +76,41 @@ def print_doctor() -> None:
             facts[name] = "not installed (optional)"
     for name, value in facts.items():
         print(f"{name:<16} {value}")
+
+
+def print_forecast(forecasts: Iterable[Forecast], gigabytes: float, where: str) -> list[Forecast]:
+    """The table, a line as soon as each is known, and what it sums to. `gigabytes`: the memory there is."""
+    print(f"{where}\n\n{'stage':<20} {'kind':<10} {'tokens':>10} {'time':>9} {'GB':>7}  fits")
+    shown = []
+    for one in forecasts:
+        shown.append(one)
+        tokens = (
+            "-" if one.tokens is None else f"{one.tokens:,.0f}" if one.tokens < 1e7 else f"{one.tokens / 1e6:,.0f} M"
+        )
+        size = "-" if one.gigabytes is None else f"{one.gigabytes:.2f}"
+        fits = "-" if one.gigabytes is None else "yes" if one.gigabytes <= gigabytes else "NO"
+        line = f"{one.stage:<20} {one.kind:<10} {tokens:>10} {duration(one.seconds):>9} {size:>7}  {fits:<4} {one.note}"
+        print(line.rstrip(), flush=True)
+    known = [one for one in shown if one.seconds is not None]
+    whole = "" if len(known) == len(shown) else f" (without {', '.join(o.stage for o in shown if o.seconds is None)})"
+    peak = max((one.gigabytes or 0.0 for one in shown), default=0.0)
+    print(f"{'together':<31} {'':>10} {duration(sum(one.seconds or 0 for one in known)):>9} {peak:>7.2f}{whole}")
+    return shown
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them."""
+    if seconds is None:
+        return "-"
+    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def memory_here() -> float:
+    """Gigabytes of this machine, or of the control group it runs in."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    given = limit.read_text("utf-8").strip() if limit.is_file() else "max"
+    return min(whole, int(given) if given.isdigit() else whole) / GB
