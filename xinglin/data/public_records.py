@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from xinglin.data.texts import normal
 from xinglin.records import (
     Conversation,
     Document,
@@ -124,11 +124,6 @@ def _lengths(record: Record) -> Iterable[tuple[str, int]]:
 
 
 # --- which texts -----------------------------------------------------------------------------------------------------
-
-
-def normal(text: str) -> str:
-    """Letters and digits alone, full-width forms and case evened out."""
-    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text).casefold())
 
 
 def keys_of(record: Record) -> tuple[str, ...]:

@@ -18,10 +18,10 @@ import re
 from dataclasses import dataclass
 
 from xinglin.data.deidentify.ledger import keyed
+from xinglin.data.deidentify.recognisers.view import INVISIBLE
 
 MASK, LUNAR_MASK = "[日期]", "[农历日期]"
 OLDEST = 90
-INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad\ufe0e\ufe0f"))
 FULL_WIDTH = str.maketrans("0123456789", "０１２３４５６７８９")
 TO_ASCII = str.maketrans("０１２３４５６７８９", "0123456789")
 ZEROS, DIGITS, FORMAL = "〇○零Ｏ", "〇一二三四五六七八九", "零壹贰叁肆伍陆柒捌玖"
@@ -84,7 +84,7 @@ def offset_days(secret: bytes, patient_id: str) -> int:
 def shift(text: str, days: int, year: int | None = None, before: str = "") -> Shifted:
     """`text` (one found date, or a range) with every date in it moved by `days`. `year`: the note's; `before`: a few
     characters of text in front, where 农历 may stand."""
-    text = text.translate(INVISIBLE)
+    text = INVISIBLE.sub("", text)
     if LUNAR.search(text) or LUNAR_BEFORE.search(before):
         return Shifted(LUNAR_MASK, "lunar")
     mover = _Mover(days, year)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from xinglin.data.deidentify.kinds import Span
 from xinglin.data.deidentify.recognisers.lexicon import protected, words
-from xinglin.data.deidentify.surrogates import valid_id
+from xinglin.data.deidentify.surrogates import DROPPED, valid_id
 
 SHORTEST = {"name": 2, "phone": 7, "landline": 7, "address": 6, "employer": 4, "hospital": 4, "email": 5, "id_card": 6}
 SEED_KINDS = frozenset(
@@ -24,7 +24,6 @@ SEED_KINDS = frozenset(
     "plate address employer licence specimen imaging number".split()
 )
 SHORTEST_OTHER = 5
-BLANK = re.compile(r"[\s\u200b-\u200f\u2060\ufeff\u00ad\ufe00-\ufe0f]")
 ID_LIKE = re.compile(r"(?<!\d)\d{17}[\dX](?!\d)")
 AGAIN = "found again"
 Region = tuple[int, int]
@@ -45,7 +44,7 @@ def _table() -> dict[int, str]:
     odd = [*range(0x2000, 0x3400), *range(0xF900, 0xFB00), *range(0xFE00, 0x10000), *range(0x1D400, 0x1D800)]
     table = {code: unicodedata.normalize("NFKC", chr(code)) for code in odd}
     table = {code: "".join(plain.split()) for code, plain in table.items() if plain != chr(code)}
-    return table | {code: "" for code in range(0x10000) if BLANK.match(chr(code))}
+    return table | {code: "" for code in (*range(0x10000), *range(0xE0100, 0xE01F0)) if DROPPED.match(chr(code))}
 
 
 PLAIN = _table()

@@ -29,11 +29,12 @@ from dataclasses import dataclass
 
 from xinglin.data.deidentify import invented
 from xinglin.data.deidentify.ledger import Ledger, keyed
+from xinglin.data.deidentify.recognisers.view import INVISIBLE
 from xinglin.records import InputError
 
 OLDEST_BIRTH = 1930  # who was born earlier is past 90: no finer band is told
 GROW_AFTER, GIVE_UP = 64, 512
-DROPPED = re.compile(r"[\s\u200b-\u200f\u2060\ufeff\u00ad\ufe00-\ufe0f]+")
+DROPPED = re.compile(rf"\s+|{INVISIBLE.pattern}")
 SHARED = frozenset(
     "mrn specimen imaging insurance passport travel_permit military foreign_permit licence number".split()
 )
