@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import linear
 from transformers import PreTrainedTokenizerFast
 
 from xinglin.models.adapters import read_adapter
@@ -145,7 +144,7 @@ class LocalGenerator:
         results = []
         for (row, before), start, end in zip(rows, starts, ends, strict=True):
             labels = torch.from_numpy(row[before:]).to(device)
-            logits = linear(hidden[start + before - 1 : end - 1], self.weights.head).float()
+            logits = (hidden[start + before - 1 : end - 1] @ self.weights.head).float()
             chosen = logits.log_softmax(-1).gather(-1, labels[:, None])[:, 0]
             greedy = bool((logits.argmax(-1) == labels).all())
             results.append(Logprob(float(chosen.double().sum()), len(labels), greedy))
