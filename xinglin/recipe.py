@@ -42,7 +42,7 @@ def load_recipe(name: str, *, scale: str = "full", settings: list[str] | None = 
     Raises one `InputError` with every unknown key (with the nearest name and the line) and every wrong value.
     """
     path = recipe_path(name)
-    tree, places = _read_yaml(path)
+    tree, places = read_yaml(path)
     tiny = tree.pop("tiny", None) or {}
     if scale == "tiny":
         if not tiny or not isinstance(tiny, dict):
@@ -65,10 +65,10 @@ def stage_config(kind: str, settings: list[str]) -> StageConfig:
     try:
         return STAGES[kind].model_validate({"stage": kind, **tree["stages"][kind]})
     except ValidationError as error:
-        raise InputError("; ".join(_explain(error, STAGES[kind], Path(kind), places, ("stages", kind)))) from None
+        raise InputError("; ".join(explain(error, STAGES[kind], Path(kind), places, ("stages", kind)))) from None
 
 
-def _read_yaml(path: Path) -> tuple[dict[str, Any], Places]:
+def read_yaml(path: Path) -> tuple[dict[str, Any], Places]:
     """The parsed recipe and the place of each key. Aliases are refused: nine lines of them unfold to gigabytes."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -110,12 +110,12 @@ def _build_recipe(tree: dict[str, Any], path: Path, places: Places) -> Recipe:
                 stages[name] = STAGES[kind].model_validate({"stage": kind, **(values or {})})
                 problems += _wrong_parents(stages[name], name, earlier, path, places)
             except ValidationError as error:
-                problems += _explain(error, STAGES[kind], path, places, ("stages", name))
+                problems += explain(error, STAGES[kind], path, places, ("stages", name))
         earlier.append(name)
     try:
         recipe = Recipe.model_validate({**tree, "stages": {}})
     except ValidationError as error:
-        problems += _explain(error, Recipe, path, places, ())
+        problems += explain(error, Recipe, path, places, ())
     if problems:
         raise InputError("; ".join(problems))
     return recipe.model_copy(update={"stages": stages})
@@ -205,7 +205,7 @@ def _unknown(what: str, name: object, allowed: list[str]) -> str:
     return f"unknown {what} {str(name)!r}; {hint}allowed: {', '.join(allowed)}"
 
 
-def _explain(error: ValidationError, model: type, path: Path, places: Places, keys: tuple[str, ...]) -> Iterator[str]:
+def explain(error: ValidationError, model: type, path: Path, places: Places, keys: tuple[str, ...]) -> Iterator[str]:
     """Every problem of one section, each with its place."""
     for item in error.errors():
         place = tuple(str(part) for part in item["loc"])

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -290,22 +291,27 @@ def read_any(path: Path) -> Iterator[Record]:
 
 def _build(cls: type, body: dict[str, Any], where: str) -> Any:
     """A dataclass from parsed JSON, strictly: unknown, missing and mistyped fields are errors."""
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(set(body) - set(hints))
-    if unknown:
-        raise InputError(f"unknown field {where}{unknown[0]}; allowed: {', '.join(hints)}")
-    values = {name: _convert(hints[name], value, where + name) for name, value in body.items()}
-    missing = [f.name for f in dataclasses.fields(cls) if f.name not in values and _required(f)]
-    if missing:
-        raise InputError(f"field {where}{missing[0]} is missing")
-    return cls(**values)
+    hints, required = _fields(cls)
+    if not body.keys() <= hints.keys():
+        unknown = min(body.keys() - hints.keys())
+        raise InputError(f"unknown field {where}{unknown}; allowed: {', '.join(hints)}")
+    for name in required:
+        if name not in body:
+            raise InputError(f"field {where}{name} is missing")
+    return cls(**{name: _convert(hints[name], value, where + name) for name, value in body.items()})
 
 
-def _required(f: dataclasses.Field[Any]) -> bool:
-    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+@functools.cache
+def _fields(cls: type) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """A dataclass's types by field, and its fields without a default. Resolving the types costs more than the rest."""
+    none = dataclasses.MISSING
+    required = tuple(f.name for f in dataclasses.fields(cls) if f.default is none and f.default_factory is none)
+    return typing.get_type_hints(cls), required
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
+    if type(value) is hint and hint in (str, int, float):
+        return value
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):

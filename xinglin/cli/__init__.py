@@ -7,6 +7,7 @@ xinglin chat MODEL        talk to a model        xinglin doctor         what thi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from xinglin.cli import convert, data, doctor, stages
+from xinglin.cli import annotate, convert, data, doctor, stages
 
 app = typer.Typer(
     help="杏林 Xinglin: Chinese medical language models, from a hospital's notes to a served model.",
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 recipe_app = typer.Typer(help="List, show and copy recipes.", no_args_is_help=True)
 app.add_typer(data.app, name="data")
+app.add_typer(annotate.app, name="annotate")
 app.add_typer(recipe_app, name="recipe")
 stages.add_to(app)
 app.command("doctor", epilog=doctor.DOCTOR_EXAMPLES)(doctor.doctor_command)
@@ -141,12 +143,22 @@ def recipe_copy(name: str, to: Path) -> None:
     to.write_text(recipe_path(name).read_text("utf-8"), "utf-8")
 
 
+def _among_ranks() -> contextlib.AbstractContextManager[None]:
+    """With the other processes, where torchrun started several."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return contextlib.nullcontext()
+    from xinglin.train.ranks import joined
+
+    return joined()
+
+
 def main() -> None:
     """A user's mistake is one line and exit code 2; never a traceback."""
     from xinglin.records import InputError
 
     try:
-        app()
+        with _among_ranks():
+            app()
     except InputError as error:
         print(f"xinglin: {error}", file=sys.stderr)
         sys.exit(2)

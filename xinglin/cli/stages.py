@@ -1,7 +1,9 @@
 """One command per stage, for people with their own files and a model on disk.
 
 Each takes a model folder, data files and --set KEY=VALUE, and writes one stage folder: model/, metrics.jsonl, manifest.
-The same command run again goes on where it stopped.
+The same command run again goes on where it stopped; with other data, base or settings it is refused with what differs,
+unless --restart gives up what lies there. Exit codes: 0 done, 2 a mistake of the user's or a full disk (one line says
+what to do), 1 a fault of ours, 143 and 130 stopped by SIGTERM or SIGINT after the step in hand, to go on later.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ Train = Annotated[Path, typer.Option("--data", help="Training records, JSONL (se
 Valid = Annotated[Path | None, typer.Option(help="Validation records; chooses the best checkpoint.")]
 Out = Annotated[Path, typer.Option(help="The stage's folder.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. lr=1e-4.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Delete work in --out that was begun otherwise.")]
 Reward = Annotated[Path, typer.Option(help="The folder of a reward model.")]
 Questions = Annotated[Path, typer.Option("--data", help="Questions, JSONL.")]
 
@@ -53,7 +56,9 @@ EXAMPLES = {
 }
 
 
-def pretrain(model: Model, data: Train, out: Out, valid: Valid = None, settings: Settings = None) -> None:
+def pretrain(
+    model: Model, data: Train, out: Out, valid: Valid = None, settings: Settings = None, restart: Restart = False
+) -> None:
     """Continue pre-training on documents."""
 
     def work(config: Any, stage: Stage) -> dict[str, Any]:
@@ -61,7 +66,7 @@ def pretrain(model: Model, data: Train, out: Out, valid: Valid = None, settings:
 
         return {"counts": pretrain(config, stage, model, data, valid)}
 
-    _run("pretrain", out, settings, work, [model, data, valid])
+    _run("pretrain", out, settings, work, [model, data, valid], restart)
 
 
 def sft(
@@ -71,6 +76,7 @@ def sft(
     valid: Valid = None,
     general: Annotated[Path | None, typer.Option(help="General conversations against forgetting.")] = None,
     settings: Settings = None,
+    restart: Restart = False,
 ) -> None:
     """Fine-tune on conversations; loss on assistant turns only."""
 
@@ -80,7 +86,7 @@ def sft(
         return {"counts": sft(config, stage, model, data, valid, general)}
 
     share = [] if general else ["general_share=0"]
-    _run("sft", out, [*share, *(settings or [])], work, [model, data, valid, general])
+    _run("sft", out, [*share, *(settings or [])], work, [model, data, valid, general], restart)
 
 
 def reward(
@@ -89,6 +95,7 @@ def reward(
     out: Out,
     valid: Annotated[Path, typer.Option(help="Held-out preferences.")],
     settings: Settings = None,
+    restart: Restart = False,
 ) -> None:
     """Train a reward model on rankings and examine it."""
 
@@ -97,10 +104,12 @@ def reward(
 
         return reward(config, stage, model, data, valid)
 
-    _run("reward", out, settings, work, [model, data, valid])
+    _run("reward", out, settings, work, [model, data, valid], restart)
 
 
-def dpo(model: Model, data: Train, out: Out, valid: Valid = None, settings: Settings = None) -> None:
+def dpo(
+    model: Model, data: Train, out: Out, valid: Valid = None, settings: Settings = None, restart: Restart = False
+) -> None:
     """Direct preference optimisation."""
 
     def work(config: Any, stage: Stage) -> dict[str, Any]:
@@ -108,10 +117,12 @@ def dpo(model: Model, data: Train, out: Out, valid: Valid = None, settings: Sett
 
         return dpo(config, stage, model, data, valid)
 
-    _run("dpo", out, settings, work, [model, data, valid])
+    _run("dpo", out, settings, work, [model, data, valid], restart)
 
 
-def ppo(model: Model, reward: Reward, data: Questions, out: Out, settings: Settings = None) -> None:
+def ppo(
+    model: Model, reward: Reward, data: Questions, out: Out, settings: Settings = None, restart: Restart = False
+) -> None:
     """Proximal policy optimisation against a reward model."""
 
     def work(config: Any, stage: Stage) -> dict[str, Any]:
@@ -119,10 +130,12 @@ def ppo(model: Model, reward: Reward, data: Questions, out: Out, settings: Setti
 
         return ppo(config, stage, model, reward, data)
 
-    _run("ppo", out, settings, work, [model, reward, data])
+    _run("ppo", out, settings, work, [model, reward, data], restart)
 
 
-def grpo(model: Model, reward: Reward, data: Questions, out: Out, settings: Settings = None) -> None:
+def grpo(
+    model: Model, reward: Reward, data: Questions, out: Out, settings: Settings = None, restart: Restart = False
+) -> None:
     """Group-relative policy optimisation against a reward model."""
 
     def work(config: Any, stage: Stage) -> dict[str, Any]:
@@ -130,10 +143,12 @@ def grpo(model: Model, reward: Reward, data: Questions, out: Out, settings: Sett
 
         return grpo(config, stage, model, reward, data)
 
-    _run("grpo", out, settings, work, [model, reward, data])
+    _run("grpo", out, settings, work, [model, reward, data], restart)
 
 
-def best_of_n(model: Model, reward: Reward, data: Questions, out: Out, settings: Settings = None) -> None:
+def best_of_n(
+    model: Model, reward: Reward, data: Questions, out: Out, settings: Settings = None, restart: Restart = False
+) -> None:
     """Rejection sampling: n answers, the reward model keeps the best K, then SFT on them."""
 
     def work(config: Any, stage: Stage) -> dict[str, Any]:
@@ -141,10 +156,10 @@ def best_of_n(model: Model, reward: Reward, data: Questions, out: Out, settings:
 
         return best_of_n(config, stage, model, reward, data)
 
-    _run("best_of_n", out, settings, work, [model, reward, data])
+    _run("best_of_n", out, settings, work, [model, reward, data], restart)
 
 
-def sample(model: Model, data: Questions, out: Out, settings: Settings = None) -> None:
+def sample(model: Model, data: Questions, out: Out, settings: Settings = None, restart: Restart = False) -> None:
     """k answers to each question."""
 
     def work(config: Any, stage: Stage) -> dict[str, Any]:
@@ -152,7 +167,7 @@ def sample(model: Model, data: Questions, out: Out, settings: Settings = None) -
 
         return sample(config, stage, model, data)
 
-    _run("sample", out, settings, work, [model, data])
+    _run("sample", out, settings, work, [model, data], restart)
 
 
 def score(
@@ -160,6 +175,7 @@ def score(
     data: Questions,
     out: Out,
     settings: Settings = None,
+    restart: Restart = False,
 ) -> None:
     """Score sampled answers (rule, llm or human) and make rankings of them."""
 
@@ -169,7 +185,7 @@ def score(
 
         return score(config, stage, rollouts, data, overlap_score)
 
-    _run("score", out, settings, work, [rollouts, data])
+    _run("score", out, settings, work, [rollouts, data], restart)
 
 
 def evaluate(
@@ -177,6 +193,7 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="A data folder as the data stage writes it.")],
     out: Out,
     settings: Settings = None,
+    restart: Restart = False,
 ) -> None:
     """Every evaluation the data folder allows, with intervals; scores.jsonl in the stage's folder."""
     names = [path.parent.name if path.name == "model" else path.name for path in model]
@@ -193,7 +210,7 @@ def evaluate(
         models = {name: partial(LocalGenerator.load, path, name=name) for name, path in zip(names, model, strict=True)}
         return evaluate(config, stage, models, data, None, BIAS_ITEMS, out, judge=pair_judge(config, stage))
 
-    _run("evaluate", out, given, work, [*model, data])
+    _run("evaluate", out, given, work, [*model, data], restart)
 
 
 def _run(
@@ -202,6 +219,7 @@ def _run(
     settings: list[str] | None,
     work: Callable[[Any, Stage], dict[str, Any]],
     inputs: list[Path | None],
+    restart: bool,
 ) -> None:
     """Build the stage's configuration, do the work, write the manifest."""
     from xinglin.recipe import stage_config
@@ -211,7 +229,7 @@ def _run(
     config = stage_config(kind, settings or [])
     for path in inputs:
         _must_exist(path)
-    if run_alone(kind, config, out, work, [path for path in inputs if path]):
+    if run_alone(kind, config, out, work, [path for path in inputs if path], restart=restart):
         say(f"{kind}: {out}")
     else:
         say(f"{kind}: {out} is complete already")

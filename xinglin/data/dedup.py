@@ -44,11 +44,8 @@ Floats = NDArray[np.float64]
 NO_TEXT = bytes(16)
 MOST_LEADERS = 64
 """Members of one bucket that all later ones are compared with; pairs that this leaves out are counted."""
-MOST_PAIRS = 4096
-MOST_POINTS = 1 << 20
-"""Pairs, and their characters, that are verified at a time."""
-ROW_BYTES = 100
-"""Memory for each row: its digests while they are sorted, where its text stands, its group."""
+MOST_PAIRS, MOST_POINTS = 4096, 1 << 20  # pairs, and their characters, that are verified at a time
+ROW_BYTES = 100  # memory for each row: its digests while they are sorted, where its text stands, its group
 CANDIDATE_BYTES = 64
 READ_ROWS = 1 << 18
 
@@ -331,7 +328,8 @@ def dedup_files(
         if not store.num_rows:
             raise InputError(f"{paths[0]}: no records in {len(paths)} file(s); give JSONL files of records")
         groups = find_groups(store, near=near, keep=keep, memory_mb=memory_mb, compared=KINDS.index(on))
-        equal = {kind: _beyond_first(*first_equal(store, number)) for number, kind in enumerate(KINDS)}
+        firsts = {kind: first_equal(store, number)[0] for number, kind in enumerate(KINDS)}
+        equal = {kind: int((first != np.arange(len(first))).sum()) for kind, first in firsts.items()}
         offsets = store.read("offsets", np.int64)
         files = np.repeat(np.arange(len(chunks)), store.read("rows", np.int64))
     written = _write(out, paths, chunks, groups, offsets, files)
@@ -350,10 +348,6 @@ def _prepare_chunk(chunk: Chunk, near: float, compared: int) -> Arrays:
         offsets.append(offset)
     columns = prepare(texts, near, fields=2, compared=compared)
     return {**columns, "offsets": np.array(offsets, np.int64), "rows": np.array([len(offsets)])}
-
-
-def _beyond_first(first: I64, empty: Bools) -> int:
-    return int(((first != np.arange(len(first))) & ~empty).sum())
 
 
 def _facts(groups: Groups) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from pydantic import Field, ValidationError
 from xinglin.config import Config, Positive, Share
 from xinglin.data.spread import Arrays, Chunk, Engine, chunks_of, map_chunks, records_of
 from xinglin.data.texts import answer_of, normal, patient_of, question_of
+from xinglin.recipe import Places, explain, read_yaml
 from xinglin.records import NAMES, InputError
-from xinglin.recipe import Places, _explain, _read_yaml
 from xinglin.run import seed_for
 
 SPLITS = ("train", "valid")
@@ -64,11 +64,11 @@ def load_mixture(path: Path) -> Mixture:
     """The checked mixture. Raises one `InputError` with every wrong key and its line."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a YAML file with general_share and sources")
-    tree, places = _read_yaml(path)
+    tree, places = read_yaml(path)
     try:
         mixture = Mixture.model_validate(tree)
     except ValidationError as error:
-        wrong = _wrong_sources(tree, path, places) or list(_explain(error, Mixture, path, places, ()))
+        wrong = _wrong_sources(tree, path, places) or list(explain(error, Mixture, path, places, ()))
         raise InputError("; ".join(wrong)) from None
     general = [name for name, source in mixture.sources.items() if source.general]
     if bool(general) != (mixture.general_share > 0):
@@ -87,7 +87,7 @@ def _wrong_sources(tree: dict[str, Any], path: Path, places: Places) -> list[str
         try:
             Source.model_validate(values)
         except ValidationError as error:
-            problems += _explain(error, Source, path, places, ("sources", str(name)))
+            problems += explain(error, Source, path, places, ("sources", str(name)))
     return problems
 
 

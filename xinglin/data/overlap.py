@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def find_overlap(train: Sequence[Path], tests: Sequence[Path], *, threshold: flo
     for path in train:
         for test in tests:
             check_disjoint(path, test)
-    items = _Items(tests)
+    items = _Items(tests, _labels((*train, *tests)))
     found = Found(threshold)
     for path in (*train, *tests[:-1]):
         scan = _Scan(items, path, found, is_train=path in train)
@@ -88,6 +88,12 @@ def find_overlap(train: Sequence[Path], tests: Sequence[Path], *, threshold: flo
             scan.read(chunk)
         scan.close()
     return found
+
+
+def _labels(paths: Sequence[Path]) -> dict[Path, str]:
+    """File names; the folder before those that several files have: `exam/test.jsonl`."""
+    names = Counter(path.name for path in set(paths))
+    return {path: path.name if names[path.name] == 1 else f"{path.parent.name}/{path.name}" for path in paths}
 
 
 def drop_overlap(found: Found, train: Sequence[Path], out: Path) -> dict[str, Any]:
@@ -115,8 +121,8 @@ def drop_overlap(found: Found, train: Sequence[Path], out: Path) -> dict[str, An
 class _Items:
     """The distinct items of all tests: by normal form, and by n-gram."""
 
-    def __init__(self, tests: Sequence[Path]) -> None:
-        self.tests = tests
+    def __init__(self, tests: Sequence[Path], labels: Mapping[Path, str]) -> None:
+        self.tests, self.labels = tests, labels
         self.num_items: Counter[int] = Counter()
         self.by_text: dict[str, list[int]] = defaultdict(list)
         self.ids: list[list[str]] = []
@@ -227,7 +233,7 @@ class _Scan:
             self.best[item], self.best_row[item] = share, row_id
         if not self.is_train or share < self.found.threshold:
             return
-        test = self.items.tests[self.items.test_of[item]].name
+        test = self.items.labels[self.items.tests[self.items.test_of[item]]]
         drop = {"reason": how, "test": test, "item": self.items.ids[item][0], "share": round(share, 4)}
         self.found.drops.setdefault((self.path, offset), drop)
 
@@ -245,8 +251,8 @@ class _Scan:
             num_items = sum(len(self.items.ids[item]) for item in hits)
             self.found.table.append(
                 {
-                    "data": self.path.name,
-                    "test": test.name,
+                    "data": self.items.labels[self.path],
+                    "test": self.items.labels[test],
                     "items": self.items.num_items[number],
                     "distinct": int(mine.sum()),
                     "exact": int((self.exact & mine).sum()),
@@ -259,4 +265,6 @@ class _Scan:
             for item in hits.tolist():
                 how = "exact" if self.exact[item] else "ngram"
                 ids, share = tuple(self.items.ids[item]), round(float(self.best[item]), 4)
-                self.found.hits.append(Hit(self.path.name, test.name, ids, how, share, self.best_row[item]))
+                self.found.hits.append(
+                    Hit(self.items.labels[self.path], self.items.labels[test], ids, how, share, self.best_row[item])
+                )

@@ -208,9 +208,9 @@ class Cache:
             keys, values = self.keys[layer], self.values[layer]
             keys.flatten(0, 1).index_copy_(0, places, k)
             values.flatten(0, 1).index_copy_(0, places, v)
-            past = (cached[:count, :longest].transpose(1, 2) for cached in (keys, values))
+            keys, values = (cached[:count, :longest].transpose(1, 2) for cached in (keys, values))
             mask = masks[weights.layers[layer].window]
-            return scaled_dot_product_attention(q[:, :, None], *past, mask, enable_gqa=gqa)[:, :, 0]
+            return scaled_dot_product_attention(q[:, :, None], keys, values, mask, enable_gqa=gqa)[:, :, 0]
 
         return attend
 

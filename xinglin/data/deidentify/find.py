@@ -18,7 +18,7 @@ from xinglin.data.deidentify.recognisers.known import Known, known_from, occurre
 from xinglin.data.deidentify.recognisers.names import names
 from xinglin.data.deidentify.recognisers.numbers import numbers
 from xinglin.data.deidentify.recognisers.places import addresses, employers, hospitals
-from xinglin.data.deidentify.recognisers.view import View, squeezed
+from xinglin.data.deidentify.recognisers.view import View, mended
 
 __all__ = ["Known", "Span", "find", "known_from"]
 
@@ -41,19 +41,16 @@ def find(text: str, known: Known | None = None, tagger: Callable[[str], list[Spa
 
 
 def _all(text: str, known: Known | None) -> Iterator[Span]:
-    yield from numbers(text)
-    yield from dates(text)
-    yield from names(text)
-    yield from hospitals(text)
-    yield from employers(text)
-    yield from addresses(text)
-    if apart := squeezed(text):
-        short, origin = apart
-        for rule in (names, hospitals, employers, addresses):
-            for span in rule(short):
-                yield Span(origin[span.start], origin[span.end - 1] + 1, span.kind, span.rule)
+    yield from _by_rules(text)
+    if whole := mended(text):
+        yield from (span for found in _by_rules(whole.text) if (span := whole.back(found)))
     if known:
         yield from occurrences(text, known)
+
+
+def _by_rules(text: str) -> Iterator[Span]:
+    for rule in (numbers, dates, names, hospitals, employers, addresses):
+        yield from rule(text)
 
 
 def _certainty(span: Span) -> tuple[int, int, int, int]:

@@ -99,12 +99,17 @@ def heldout_diseases(world: World, count: int) -> list[str]:
 
 def build_ward(out_dir: Path, config: WardConfig, seed: int, world: World | None = None) -> dict[str, int]:
     """Write every file; {"documents/train": count, ...}."""
-    world = _with_facts(_with_diseases(world or load_world(), config.num_diseases), config.num_facts)
-    held_out = heldout_diseases(world, config.num_heldout_diseases)
-    trained, unseen = world.subset(world.by_id.keys() - held_out), world.subset(held_out)
+    world, trained, unseen = worlds(config, world)
     files = {**_causal(world, trained, config, seed), **_aligned(trained, config, seed)}
     files |= _tests(world, trained, unseen, config, seed)
     return {name: write_records(out_dir / f"{name}.jsonl", records) for name, records in files.items()}
+
+
+def worlds(config: WardConfig, world: World | None = None) -> tuple[World, World, World]:
+    """The world of these counts; the part of it that is trained on; the diseases that are not."""
+    world = _with_facts(_with_diseases(world or load_world(), config.num_diseases), config.num_facts)
+    held_out = heldout_diseases(world, config.num_heldout_diseases)
+    return world, world.subset(world.by_id.keys() - held_out), world.subset(held_out)
 
 
 def _with_diseases(world: World, count: int) -> World:

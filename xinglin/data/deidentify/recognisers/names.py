@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from xinglin.data.deidentify.kinds import Span
 from xinglin.data.deidentify.recognisers.lexicon import HAN, any_of, protected, words
+from xinglin.data.deidentify.recognisers.name_slots import slots
 from xinglin.data.deidentify.recognisers.name_shapes import (
     BAD_GIVEN,
     DOTTED,
@@ -83,6 +84,7 @@ def names(text: str) -> list[Span]:
     found += _before_sex(text)
     found += _minority(text)
     found += _masked(text)
+    found += slots(text)
     return found + list(_repeats(text, found))
 
 

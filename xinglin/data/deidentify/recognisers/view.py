@@ -1,7 +1,9 @@
 """One normalised view of a text, and the way back to its own offsets.
 
-    View(text)        .text: full-width letters, digits and blanks made half-width, invisible characters dropped
+    View(text)        .text: full-width letters, digits and blanks made half-width, traditional characters simplified,
+                      invisible characters dropped
     view.origin(i)    offset in the original of character i of the view (len(view.text) maps to the end)
+    mended(text)      Mended: the places where a word or a number is broken by blanks or a line end, put together
 
 Chinese punctuation stays as it is, so an ordinary note is its own view and costs one scan.
 """
@@ -10,32 +12,91 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from xinglin.data.deidentify.kinds import Span
+from xinglin.data.deidentify.recognisers.lexicon import HAN, words
 
 INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufe00-\ufe0f\ufeff\U000e0100-\U000e01ef]+"
 )
-WIDE = re.compile("[\u3000\u00a0０-９Ａ-Ｚａ-ｚ＠．－＿＋／＃＊\u2002-\u200a\U0001d7ce-\U0001d7ff]")
 _TO_HALF = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F) if chr(code) not in "，：；（）？！"}
 _TO_HALF |= {code: 0x20 for code in (0x3000, 0xA0, *range(0x2002, 0x200B))}
 _TO_HALF |= {0x1D7CE + i: 0x30 + i % 10 for i in range(50)}
+_PLAIN = _TO_HALF | {ord(pair[0]): ord(pair[1]) for pair in words("traditional", "pairs")}
+_STRANGE = re.compile(f"[{''.join(map(re.escape, map(chr, _PLAIN)))}]")
 
-
-def squeezed(text: str) -> tuple[str, list[int]] | None:
-    """The text without the blanks of words that are written apart (张 建 国), and the offset of each of its characters;
-    None when there is no such word. A label (姓 名：) does not count."""
-    gaps = [i for match in APART.finditer(text) for i in range(*match.span()) if text[i] == " "]
-    if not gaps:
-        return None
-    dropped = set(gaps)
-    kept = [i for i in range(len(text)) if i not in dropped]
-    return "".join(text[i] for i in kept), [*kept, len(text)]
-
-
-HAN = "\u4e00-\u9fff"
-APART = re.compile(
-    rf"[{HAN}](?:[ ]{{1,3}}[{HAN}](?![{HAN}:：]|[ ]{{1,4}}[{HAN}][:：]))*[ ]{{1,3}}[{HAN}](?:(?![{HAN}])"
-    rf"|(?<=院)|(?=副?主任|医[师生]|教授|主治|护士|查房|先生|女士|签))(?![:：]|[ ]{{1,4}}[{HAN}][:：])"
+HEADING = rf"(?:[{HAN}][{HAN} （）()]{{0,10}}[:：]|[0-9]{{1,2}}[.、)）](?![0-9])|[（(]?[一二三四五六七八九十]{{1,2}}[、.）)])"
+BROKEN = (
+    rf"(?<=[{HAN}A-Za-z0-9\-–—./@:_?=&#*·•‧・∙(（])[ \t]{{0,3}}\r?\n[ \t]*(?!{HEADING})(?=[{HAN}A-Za-z0-9\-–—./@_?=&#)）*·•‧・∙])"
 )
+STOPS = "-–—－./·、_年月日号时"
+IN_NUMBER = (
+    rf"(?<=[0-9])[ ]{{1,3}}(?=[{STOPS}][ ]{{0,3}}[0-9A-Za-z一-十初廿])|(?<=[0-9一二三四五六七八九十〇零][-–—./·年月])[ ]{{1,3}}(?=[0-9一二三四五六七八九十廿初])"
+    rf"|(?<=[年月])[ ]{{1,3}}(?=[正腊冬闰])|(?<=[0-9])[ ]{{1,3}}(?=[年月日号])|(?<=[历年])[ ]{{1,3}}(?=[0-9一二三四五六七八九十闰正腊冬]{{1,3}}[年月])"
+)
+MASKED = rf"(?<=[{HAN}])[ ]{{1,3}}(?=某)"
+APART = (
+    rf"(?P<word>(?<![{HAN}][{HAN}])[{HAN}](?:[ ]{{1,3}}[{HAN}](?![{HAN}:：]|[ ]{{1,4}}[{HAN}][:：]))*[ ]{{1,3}}[{HAN}](?:(?![{HAN}])"
+    rf"|(?<=院)|(?=副?主任|主治|医[师生]|教授|护士|查房|先生|女士|签|打|在|帮|陪|代|来|[的已因于与]))(?![:：]|[ ]{{1,4}}[{HAN}][:：]))"
+)
+GAPS = re.compile(f"{BROKEN}|{IN_NUMBER}|{MASKED}|{APART}")
+REACH = 40
+
+
+def _gaps(text: str) -> Iterator[tuple[int, int]]:
+    """Blanks and line ends that may stand inside a word or a number. A label (姓 名：) does not count."""
+    for match in GAPS.finditer(text):
+        if match["word"]:
+            yield from (gap.span() for gap in re.compile(" +").finditer(text, *match.span()))
+        elif match.end() > match.start():
+            yield match.span()
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """Windows around the gaps of a text, the gaps left out, one window a paragraph."""
+
+    text: str
+    origin: list[int]  # offset in the unmended text of each character
+    seams: list[int]  # where a gap was
+
+    def back(self, span: Span) -> Span | None:
+        """The span in the unmended text; None for one that lies beside the seams and so is found there anyway."""
+        place = bisect_right(self.seams, span.start)
+        if place == len(self.seams) or self.seams[place] >= span.end:
+            return None
+        return Span(self.origin[span.start], self.origin[span.end - 1] + 1, span.kind, span.rule)
+
+
+def mended(text: str) -> Mended | None:
+    pieces: list[str] = []
+    origin: list[int] = []
+    seams: list[int] = []
+    end, stop = 0, 0  # of the piece copied last; of the window
+    for start, after in _gaps(text):
+        left = start - REACH
+        if left < end or not pieces:
+            left = max(end, left, 0)
+        if pieces and left >= stop:
+            _copy(text, end, stop, pieces, origin)
+            pieces.append("\n\n")
+            origin += (stop, stop)
+        else:
+            left = end if pieces else left
+        _copy(text, left, start, pieces, origin)
+        seams.append(len(origin))
+        end, stop = after, min(len(text), after + REACH)
+    if not pieces:
+        return None
+    _copy(text, end, stop, pieces, origin)
+    return Mended("".join(pieces), origin, seams)
+
+
+def _copy(text: str, start: int, end: int, pieces: list[str], origin: list[int]) -> None:
+    pieces.append(text[start:end])
+    origin.extend(range(start, max(start, end)))
 
 
 class View:
@@ -46,9 +107,7 @@ class View:
     def __init__(self, original: str) -> None:
         self._kept: list[int] = []
         self._shift: list[int] = []
-        text = original
-        if WIDE.search(text):
-            text = text.translate(_TO_HALF)
+        text = original.translate(_PLAIN) if _STRANGE.search(original) else original
         if INVISIBLE.search(text):
             text = self._drop(text)
         self.text = text
