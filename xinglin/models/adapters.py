@@ -21,15 +21,28 @@ from typing import Any
 import peft
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
 from xinglin.config import Lora
-from xinglin.models.load import ModelFolder, check_weights, describe, load_base, weights_hash, write_sidecar
+from xinglin.models.load import (
+    ModelFolder,
+    check_finite,
+    check_names,
+    check_weights,
+    describe,
+    frozen_dtype,
+    load_base,
+    weights_hash,
+    write_sidecar,
+)
 from xinglin.records import InputError
 
 HEAD = "score.weight"
+HEAD_KEY = "base_model.model." + HEAD
+ADAPTER_FILE = "adapter_model.safetensors"
 
 
 def with_new_adapter(base: PreTrainedModel, name: str, lora: Lora, *, seed: int) -> peft.PeftModel:
@@ -57,12 +70,17 @@ def read_adapter(model: PreTrainedModel | peft.PeftModel, folder: Path, name: st
             model = peft.PeftModel.from_pretrained(model, str(folder), name, local_files_only=True)
     except (RuntimeError, ValueError) as error:
         raise InputError(f"{folder}: does not fit its base model: {str(error).splitlines()[0]}") from None
+    with safe_open(folder / ADAPTER_FILE, "pt") as file:
+        found = set(file.keys()) - {HEAD_KEY}
+    expected = set(peft.get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
+    check_names(folder, expected - found, found - expected)
+    check_finite(folder, adapter_tensors(model, name).items())
     set_trainable(model, name, False)
     return model
 
 
 def check_adapter(folder: Path) -> None:
-    path = folder / "adapter_model.safetensors"
+    path = folder / ADAPTER_FILE
     if not path.is_file():
         raise InputError(f"{folder}: no adapter_model.safetensors; pickled adapters are refused")
     check_weights(path)
@@ -116,8 +134,8 @@ def save_adapter(folder: Path, model: peft.PeftModel, name: str, base: Path, nf4
     )
     tensors = adapter_tensors(model, name)
     if head is not None:
-        tensors["base_model.model." + HEAD] = head.detach().contiguous()
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        tensors[HEAD_KEY] = head.detach().contiguous()
+    save_file(tensors, folder / ADAPTER_FILE, metadata={"format": "pt"})
     text = json.dumps(config, indent=1, default=lambda value: getattr(value, "value", str(value)))
     (folder / "adapter_config.json").write_text(text, "utf-8")
     write_sidecar(folder, quantization="nf4" if nf4 else None, base_hash=weights_hash(base))
@@ -173,19 +191,21 @@ def save_critic(folder: Path, critic: Critic, base: Path, nf4: bool) -> None:
 
 def load_critic(folder: Path, *, device: str = "cpu", model: peft.PeftModel | None = None, name: str = "") -> Critic:
     """The reward model of a folder, frozen. With `model`, its adapter is put beside the others there as `name`."""
-    found = describe(folder)
+    found, dtype = describe(folder), frozen_dtype(device)
     if found.is_adapter:
         check_adapter(folder)
-        weights = load_file(folder / "adapter_model.safetensors")
-        shared = model if model is not None else load_base(found.base, nf4=found.nf4, device=device)
+        weights = load_file(folder / ADAPTER_FILE)
+        shared = model if model is not None else load_base(found.base, nf4=found.nf4, device=device, dtype=dtype)
         shared = read_adapter(shared, folder, name or "reward")
-        weight = weights["base_model.model." + HEAD]
+        weight = weights[HEAD_KEY]
         critic = Critic(shared, name or "reward", _head(weight))
     else:
         tensors: dict[str, Tensor] = {}
         for path in sorted(folder.glob("*.safetensors")):
             tensors.update(load_file(path))
-        critic = Critic(load_base(folder, nf4=False, device=device), None, _head(tensors[HEAD]))
+        critic = Critic(
+            load_base(folder, nf4=False, device=device, dtype=dtype, backbone=True), None, _head(tensors[HEAD])
+        )
         critic.requires_grad_(False)
     return critic.to(device)
 

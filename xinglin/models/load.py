@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from xinglin.records import InputError
 from xinglin.run import file_hash, write_text
 
 SIDECAR = "xinglin.json"
+MOST_NAMES = 10  # in a message
 CONVERTED = ("qwen", "baichuan")  # published as remote code alone; `xinglin convert` maps them (models/convert/)
 # A user can do nothing about these lines: a bar for each load, a renamed attribute that peft still reads.
 logging.disable_progress_bar()
@@ -112,8 +114,17 @@ def load_tokenizer(folder: Path, template: str | None = None) -> tuple[PreTraine
     return tokenizer, found
 
 
-def load_base(folder: Path, *, nf4: bool, device: str = "cpu", dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """The whole model with packed attention, float or with its linear layers in NF4 (double-quantised)."""
+def frozen_dtype(device: str | torch.device) -> torch.dtype:
+    """What weights that do not train are held and multiplied in: bf16 on a GPU, where fp32 would not fit; fp32 on a
+    CPU, where sampler and trainer agree to 1e-5."""
+    return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
+
+
+def load_base(
+    folder: Path, *, nf4: bool, device: str = "cpu", dtype: torch.dtype = torch.float32, backbone: bool = False
+) -> PreTrainedModel:
+    """The whole model with packed attention, float or with its linear layers in NF4 (double-quantised). `backbone`: its
+    output layer may be another one. Raises `InputError` for weights that are missing, unknown, misshapen or NaN."""
     check_safe(folder)
     options: dict[str, Any] = {}
     if nf4:
@@ -126,14 +137,48 @@ def load_base(folder: Path, *, nf4: bool, device: str = "cpu", dtype: torch.dtyp
             bnb_4bit_compute_dtype=dtype,
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True, device_map=device, **options
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            device_map=device,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, with their names
+            **options,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from None
+    heads = {"lm_head.weight", "score.weight"} if backbone else set()
+    shapes = [f"{name} is {tuple(a)}, not {tuple(b)}" for name, a, b in sorted(loaded["mismatched_keys"])]
+    check_names(folder, set(loaded["missing_keys"]) - heads, set(loaded["unexpected_keys"]) - heads, shapes)
+    check_finite(folder, model.named_parameters())
     if nf4 and device == "cpu":
         _plain_cpu_kernel(folder, model)
     return use_packed_attention(model)
+
+
+def check_names(folder: Path, missing: set[str], unexpected: set[str], shapes: Sequence[str] = ()) -> None:
+    """Refuse a folder whose tensors are not those of its configuration: nothing is loaded in part."""
+    unexpected = {name for name in unexpected if not name.endswith("rotary_emb.inv_freq")}  # older LLaMA files hold it
+    kinds = {"missing": sorted(missing), "not known": sorted(unexpected), "of another shape": sorted(shapes)}
+    said = [f"{len(names)} {kind} ({_listed(names)})" for kind, names in kinds.items() if names]
+    if said:
+        raise InputError(f"{folder}: the weights do not fit the configuration: {'; '.join(said)}; copy both again")
+
+
+def check_finite(folder: Path, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Refuse weights that hold NaN or infinity, by name: whatever is trained or served from them would be noise."""
+    bad = [name for name, t in tensors if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+    if bad:
+        raise InputError(
+            f"{folder}: {len(bad)} weights hold NaN or infinity ({_listed(bad)}); take an earlier checkpoint or copy "
+            "the model again"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_NAMES]) + (", ..." if len(names) > MOST_NAMES else "")
 
 
 def _plain_cpu_kernel(folder: Path, model: PreTrainedModel) -> None:

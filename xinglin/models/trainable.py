@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from xinglin.config import Training
 from xinglin.models.adapters import active, read_adapter, save_adapter, set_trainable, with_new_adapter
-from xinglin.models.load import describe, load_base, load_tokenizer, save_model, save_tokenizer
+from xinglin.models.load import describe, frozen_dtype, load_base, load_tokenizer, save_model, save_tokenizer
 from xinglin.models.packing import Batch
 from xinglin.models.template import Template
 from xinglin.objectives.causal import token_logprobs
@@ -93,7 +93,7 @@ def load_trainable(parent: Path, config: Training, *, reference: bool = False) -
             with_adapter = read_adapter(model, parent, POLICY)
             model = with_adapter.merge_and_unload().requires_grad_(True)  # peft froze the base
         return Trainable(model.train(), tokenizer, template, found.base, False, None)
-    base = load_base(found.base, nf4=nf4, device=device)
+    base = load_base(found.base, nf4=nf4, device=device, dtype=frozen_dtype(device))
     if found.is_adapter:
         module = read_adapter(base, parent, POLICY)
         set_trainable(module, POLICY, True)

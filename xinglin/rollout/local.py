@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from xinglin.models.adapters import read_adapter
 from xinglin.models.attention import plan_paths
-from xinglin.models.load import describe, load_base, load_tokenizer
+from xinglin.models.load import describe, frozen_dtype, load_base, load_tokenizer
 from xinglin.models.template import Template, encode_text, render, stop_id
 from xinglin.records import Answer
 from xinglin.rollout.decoder import Request, Weights, attend_packed, decode, decode_stream, forward, read_weights
@@ -46,10 +46,11 @@ class LocalGenerator:
         """From a model folder, whole or adapter."""
         found = describe(folder)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model: nn.Module = load_base(found.base, nf4=found.nf4, device=device)
+        dtype = frozen_dtype(device)
+        model: nn.Module = load_base(found.base, nf4=found.nf4, device=device, dtype=dtype)
         if found.is_adapter:
             model = read_adapter(model, folder, "policy")  # type: ignore[arg-type]
-        return cls(name or folder.name, read_weights(model), *load_tokenizer(folder, template))
+        return cls(name or folder.name, read_weights(model, dtype), *load_tokenizer(folder, template))
 
     def generate(
         self, prompts: Sequence[Prompt], decoding: Decoding, *, seed: int, num_answers: int = 1
