@@ -19,7 +19,7 @@ from tiny_stages import documents, write_data
 
 from xinglin import report, stages
 from xinglin import run as run_module
-from xinglin.config import Pretrain
+from xinglin.config import Lora, Pretrain
 from xinglin.recipe import load_recipe
 from xinglin.records import InputError, write_records
 from xinglin.run import Stage
@@ -195,24 +195,47 @@ def test_a_full_disk_is_refused(go: Go, monkeypatch: pytest.MonkeyPatch) -> None
 # --- one stage alone -------------------------------------------------------------------------------------------------
 
 
-def alone(out: Path, config: Pretrain, inputs: list[Path]) -> bool:
-    return run_alone("pretrain", config, out, lambda config, stage: {"counts": {"rows": 1}}, inputs)
+def alone(out: Path, config: Pretrain, inputs: list[Path], *, restart: bool = False) -> bool:
+    return run_alone("pretrain", config, out, lambda config, stage: {"counts": {"rows": 1}}, inputs, restart=restart)
 
 
-def test_a_stage_alone_runs_again_when_its_inputs_change(tmp_path: Path) -> None:
+def test_a_stage_alone_tells_what_changed_and_runs_again_when_told_to(tmp_path: Path) -> None:
     """Two trainings of one model differ in no name and no size."""
-    model, data = tmp_path / "model", tmp_path / "data.jsonl"
+    model, data, out = tmp_path / "model", tmp_path / "data.jsonl", tmp_path / "out"
     model.mkdir()
-    (model / "adapter_model.safetensors").write_bytes(b"one")
+    for name in ("adapter_model.safetensors", "tokenizer.json"):
+        (model / name).write_bytes(b"one")
     write_records(data, documents(2))
-    assert alone(tmp_path / "out", Pretrain(), [model, data])
-    assert not alone(tmp_path / "out", Pretrain(), [model, data])
+    assert alone(out, Pretrain(), [model, data])
+    assert not alone(out, Pretrain(), [model, data])
+
+    def told(config: Pretrain, *changes: str) -> None:
+        kept = {path: path.read_bytes() for path in out.iterdir()}
+        with pytest.raises(InputError, match="holds work that was begun otherwise: .*add --restart") as refused:
+            alone(out, config, [model, data])
+        assert all(change in str(refused.value) for change in changes) and "\n" not in str(refused.value)
+        assert {path: path.read_bytes() for path in out.iterdir()} == kept
+        assert alone(out, config, [model, data], restart=True)
+        assert not alone(out, config, [model, data])
+
     (model / "adapter_model.safetensors").write_bytes(b"two")
-    assert alone(tmp_path / "out", Pretrain(), [model, data])
-    assert alone(tmp_path / "out", Pretrain(lr=0.01), [model, data])
+    told(Pretrain(), "model/adapter_model.safetensors: other content;")
+    (model / "tokenizer.json").write_bytes(b"two")
+    told(Pretrain(), "model/tokenizer.json: other content;")
+    told(Pretrain(lr=0.01), "lr 0.0001 -> 0.01;")
     write_records(data, documents(3))
-    assert alone(tmp_path / "out", Pretrain(lr=0.01), [model, data])
-    assert not alone(tmp_path / "out", Pretrain(lr=0.01), [model, data])
+    told(Pretrain(lr=0.02, lora=Lora(rank=3)), "lora.rank 16 -> 3, lr 0.01 -> 0.02", "data.jsonl: other content;")
+
+
+def test_a_recipe_says_what_changed_before_it_begins_a_stage_again(
+    go: Go, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go()
+    capsys.readouterr()
+    go("sft.lr=0.01")
+    said = capsys.readouterr().err
+    assert "03-sft: lr 0.0001 -> 0.01; starting again\n" in said and "sample: sft: other content; starting" in said
+    assert "02-pretrain" not in said
 
 
 def test_a_stage_alone_refuses_a_folder_of_something_else(tmp_path: Path) -> None:

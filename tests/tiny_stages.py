@@ -113,10 +113,15 @@ RULES: dict[str, Callable[[Question, str], float]] = {
 
 
 def in_another_process(kind: str, out: Path, data: Path, model: Path) -> BaseProcess:
+    """A started process that runs the stage."""
+    return start(_job, (kind, out, data, model))
+
+
+def start(job: Callable[..., None], args: tuple[Any, ...]) -> BaseProcess:
     """A started process. All are forked from one that has torch loaded and has run nothing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["xinglin.train.causal", "xinglin.train.preference", "xinglin.train.policy", "peft"])
-    process = context.Process(target=_job, args=(kind, out, data, model))
+    process = context.Process(target=job, args=args)
     process.start()
     return process
 

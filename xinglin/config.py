@@ -118,13 +118,52 @@ class PublicSizes(Config):
     safety: Positive = 200
 
 
+class HospitalNotes(Config):
+    """How a hospital's notes become training data: de-identified, six kinds, cleaned, without doubles, mixed."""
+
+    general_share: Share
+    """Share of general conversations in the training mixture, by rows. 0 must be written. `sft` draws its own
+    `general_share` from them: give both the same."""
+    dialogue_share: Share = 0.3
+    """Share of consultations among the medical conversations; the rest are the notes' instructions."""
+    size: Positive | None = None
+    """Rows of the training mixture, general ones included; default: as many as there are."""
+    max_epochs: float = Field(default=4.0, ge=1)
+    """A part that would have to be read more often for its share is an error."""
+    valid_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the patients whose instructions are kept for validation."""
+    near: Share = 0.8
+    """Jaccard similarity from which two instructions are duplicates; 0: equal ones only."""
+    overlap: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Share of a test item's 13-grams from which an instruction that holds them is dropped."""
+    count: Positive = 5000
+    """Synthetic notes that are generated where no --data-dir is given."""
+    general_file: str | None = None
+    """JSONL of general conversations; default: those of the ward, or of `public_dir`."""
+    public_dir: str | None = None
+    """A folder of public sets for what notes cannot give (preferences, exams, safety); default: the ward."""
+    quasi: tuple[str, ...] = ()
+    """Fields of the notes that are generalised until `k` patients share each combination."""
+    k: Annotated[int, Field(ge=2)] = 5
+    sample: int = Field(default=0, ge=0)
+    """De-identified notes drawn for reading, on the key's side."""
+    canaries: int = Field(default=0, ge=0)
+    """Invented identifiers planted in the raw notes; the evaluation `memorisation` looks for them."""
+    workers: Positive = 1
+    """Processes that look for identifiers."""
+    research_only: bool = False
+    """Whether the hospital's own terms forbid any use but research."""
+
+
 class Data(StageConfig):
-    """The records of the run: generated (`--data ward`) or imported (`--data public --data-dir DIR`)."""
+    """The records of the run: generated (`--data ward`), imported (`--data public --data-dir DIR`), or made from a
+    hospital's notes (`--data notes`)."""
 
     stage: Literal["data"] = "data"
     ward: dict[str, int | float] = {}
     """Counts and shares of the generated ward that differ from its defaults (data/ward/build.py)."""
     public: PublicSizes = PublicSizes()
+    notes: HospitalNotes | None = None
 
 
 class Pretrain(Training):
@@ -194,14 +233,31 @@ class Score(StageConfig):
 
     stage: Literal["score"] = "score"
     from_: str = Field(default="sample", alias="from")
-    scorer: Literal["rule", "llm", "human"] = "rule"
+    scorer: Literal["rule", "llm", "local", "human"] = "rule"
     url: str | None = None
     """OpenAI-style address of the judge, for scorer llm."""
     model: str | None = None
+    """The judge: a name at `url` for scorer llm, a model folder for scorer local."""
     file: str | None = None
-    """JSONL of rollouts that a human has scored, for scorer human."""
+    """JSONL of what humans said: rollouts with their scores, or rankings (for scorer human: rollouts). Beside another
+    scorer it makes a mixture: theirs where there is one, the scorer's elsewhere, each with its source."""
     margin: float = Field(default=0.05, ge=0)
     """Scores nearer than this are a tie when rankings are made."""
+
+
+Half = Literal["all", "first", "second"]
+
+
+class LabelNoise(Config):
+    """Wrong labels planted on purpose (data/preference_sets.py): how much noise does a reward model stand?"""
+
+    share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of wrong labels of one rater on average; raters err at rates from 0 to twice that."""
+    raters: Positive = 5
+    votes: Positive = 3
+    """Raters who label each pair."""
+    settle: Literal["first", "majority", "weighted"] = "first"
+    """first: one vote is the label. weighted: Dawid and Skene 1979, raters weighed by how often they err."""
 
 
 class Reward(Training):
@@ -215,6 +271,10 @@ class Reward(Training):
     """pairwise: mean of -log sigmoid over ordered pairs (arXiv:2203.02155). listwise: Plackett-Luce of the ranking."""
     ranks: Literal["all", "extremes"] = "all"
     """extremes: only the best and the worst answer of each ranking (accepted/rejected)."""
+    half: Half = "all"
+    """Train on one half of the rankings, so that a second reward model may judge what the first has shaped."""
+    noise: LabelNoise | None = None
+    """Train on one pair of each ranking with planted wrong labels; what it is examined with stays as it is."""
 
 
 class BestOfN(Training):
@@ -247,6 +307,7 @@ class Dpo(Training):
     data: str = "preferences"
     beta: float = Field(default=0.1, gt=0)
     pairs: Literal["all", "extremes"] = "extremes"
+    half: Half = "all"
     sft_weight: float = Field(default=0.0, ge=0)
     """Weight of the negative log-likelihood of the chosen answer (arXiv:2404.19733)."""
 
@@ -256,7 +317,7 @@ class Policy(Training):
 
     from_: str = Field(default="sft", alias="from")
     reward: str = "reward"
-    """Stage of the reward model, or `rule` for the ward's scorer."""
+    """Stage of the reward model; `rule` for the ward's scorer; `length` for a bad reward, to see it stopped."""
     questions: str = "questions/train"
     iterations: Positive = 10
     prompts: Positive = 32
@@ -316,8 +377,19 @@ class Evaluate(StageConfig):
     """Names of the evaluations to run; empty: all that the data allows."""
     exam_modes: tuple[Literal["logprob", "chat", "generate"], ...] = ("logprob", "chat", "generate")
     judge_url: str | None = None
-    """OpenAI-style address of a judge for win rates; where there is none, the rule scorer judges, if the data has one."""
+    """OpenAI-style address of a judge for win rates; without one the rule scorer judges, if the data has one."""
     judge_model: str | None = None
+    doctor_labels: str | None = None
+    """JSONL of rankings with doctors' votes (`xinglin annotate export`): the judge is examined on them, and may be a
+    headline only where it agrees with doctors as they do among themselves."""
+    aligned: tuple[str, ...] = ()
+    """Checkpoints whose alignment is compared side by side: gain, KL, length, diversity, cost."""
+    reference: str = "sft"
+    """What `aligned` started from, and their KL is measured to."""
+    held_out_reward: str | None = None
+    """A reward stage that shaped none of `aligned`."""
+    canaries: str | None = None
+    """The private list of planted identifiers, for `memorisation`; default: what the data stage planted, if it did."""
 
     @model_validator(mode="after")
     def _compare_evaluated(self) -> Evaluate:
@@ -325,6 +397,9 @@ class Evaluate(StageConfig):
         unknown = [name for pair in self.compare for name in pair if name not in known]
         if unknown:
             raise ValueError(f"compare names {unknown[0]!r}, which is not among its checkpoints and rewards")
+        lost = [name for name in (*self.aligned, self.reference) if name not in self.checkpoints]
+        if self.aligned and lost:
+            raise ValueError(f"aligned (or its reference) names {lost[0]!r}, which is not among its checkpoints")
         return self
 
 
@@ -333,6 +408,8 @@ class Export(StageConfig):
 
     stage: Literal["export"] = "export"
     from_: str = Field(default="sft", alias="from")
+    acknowledge_research_only: bool = False
+    """Export although data of the run may be used for research alone."""
 
 
 STAGES: dict[str, type[StageConfig]] = {

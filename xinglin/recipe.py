@@ -122,10 +122,11 @@ def _build_recipe(tree: dict[str, Any], path: Path, places: Places) -> Recipe:
 
 
 def _wrong_parents(config: StageConfig, name: str, earlier: list[str], path: Path, places: Places) -> Iterator[str]:
-    """A stage reads from stages before it; `rule` is the scorer that needs none."""
-    wanted = {"from": getattr(config, "from_", None), "reward": getattr(config, "reward", None)}
-    named = [(key, parent) for key, parent in wanted.items() if parent not in (None, "rule")]
-    listed = [(key, found) for key in ("checkpoints", "rewards") for found in getattr(config, key, ())]
+    """A stage reads from stages before it; `rule` and `length` are scorers that need none."""
+    wanted = {"from": getattr(config, "from_", None)}
+    wanted |= {key: getattr(config, key, None) for key in ("reward", "held_out_reward")}
+    named = [(key, parent) for key, parent in wanted.items() if parent not in (None, "rule", "length")]
+    listed = [(key, found) for key in ("checkpoints", "rewards", "aligned") for found in getattr(config, key, ())]
     for key, parent in [*named, *listed]:
         if parent not in earlier:
             yield (

@@ -17,18 +17,23 @@ import json
 import os
 import platform
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 from xinglin import __version__
-from xinglin.config import StageConfig
+from xinglin.config import Config, StageConfig
 from xinglin.records import InputError
 
+MOST_CHANGES = 8  # named in a message
 RESUME_FOLDERS = frozenset({"checkpoints", "best"})
 TEXT_KEYS = frozenset({"text", "prompt", "answer", "content", "messages"})
 
@@ -48,7 +53,7 @@ class Stage:
         self.dir = directory
         self.name = name
         self.quiet = quiet
-        self.started = time.time()
+        self.started = time.monotonic()  # the wall clock may be set meanwhile
         directory.mkdir(parents=True, exist_ok=True)
 
     def log(self, **metrics: Any) -> None:
@@ -65,7 +70,7 @@ class Stage:
             write_text(path, "".join(line for line in whole if json.loads(line).get("step", 0) <= step))
 
     @contextlib.contextmanager
-    def progress(self, what: str, total: int) -> Iterator[Any]:
+    def progress(self, what: str, total: int | None) -> Iterator[Any]:
         """A bar with the time left; yields `advance(count=1, note="")`."""
         if self.quiet:
             yield lambda count=1, note="": None
@@ -93,7 +98,7 @@ class Stage:
             "key": key,
             "config": config,
             "inputs": inputs,
-            "seconds": round(time.time() - self.started, 1),
+            "seconds": round(time.monotonic() - self.started, 1),
             "versions": versions(),
             "outputs": {str(p.relative_to(self.dir)): file_hash(p) for p in self._outputs()},
             **facts,
@@ -167,16 +172,66 @@ def check_disjoint(train: Path, valid: Path | None) -> None:
 
 @contextlib.contextmanager
 def exclusive(directory: Path) -> Iterator[None]:
-    """Hold a folder against a second run. The system frees the lock when the process ends, however it ends."""
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as file:
+    """Hold a folder against a second run. The system frees the lock when its process ends, however it ends; the name in
+    it is for people: whom to wait for, or who was killed there."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = (directory / ".lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{directory}: cannot write there ({error.strerror}); give --out another folder") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if not isinstance(error, BlockingIOError):  # some network file systems
+                raise InputError(f"{directory}: no locks there ({error.strerror}); give --out another disk") from None
             raise InputError(
-                f"{directory}: another process is running there; wait for it or give another --out"
+                f"{directory}: another process is running there; wait for it or give another --out "
+                f"({_holder(file) or 'it has not said which'})"
             ) from None
+        if left := _holder(file):
+            say(f"{directory}: the lock of {left} is stale, that process was killed; going on with what it left")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+def _holder(file: TextIO) -> str:
+    file.seek(0)
+    return file.read(200).strip()
+
+
+@contextlib.contextmanager
+def on_signals(act: Callable[[int], object]) -> Iterator[None]:
+    """SIGTERM and SIGINT call `act(signum)` instead of ending the process; a second one ends it at once.
+
+    Outside the main thread, where Python delivers no signals, and for a signal that was ignored before (nohup), nothing
+    changes.
+    """
+
+    def first(signum: int, frame: object) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        act(signum)
+
+    here = threading.current_thread() is threading.main_thread()
+    watched = [s for s in (signal.SIGTERM, signal.SIGINT) if here and signal.getsignal(s) != signal.SIG_IGN]
+    before = {each: signal.signal(each, first) for each in watched}
+    try:
         yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler or signal.SIG_DFL)
+
+
+def stop(signum: int) -> NoReturn:
+    """End with the code that shells give to a signal, 128 + its number: 143 for SIGTERM, 130 for SIGINT."""
+    say(f"stopped by {signal.Signals(signum).name}; run the same command again to go on")
+    raise SystemExit(128 + signum)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -192,12 +247,6 @@ def write_text(path: Path, text: str) -> None:
 def file_hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def stage_key(config: StageConfig, inputs: dict[str, str]) -> str:
-    """Names a stage by what it depends on: the same key means the same result, and the stage can be skipped."""
-    body = json.dumps([config.model_dump(mode="json"), inputs, __version__], sort_keys=True)
-    return hashlib.sha256(body.encode()).hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:
@@ -221,3 +270,81 @@ def _commit() -> str:
 def say(text: str) -> None:
     """A line for the person at the terminal."""
     print(text, file=sys.stderr, flush=True)
+
+
+# --- what a stage depends on -----------------------------------------------------------------------------------------
+
+
+def stage_key(config: StageConfig, inputs: dict[str, str]) -> str:
+    """Names a stage by what it depends on: the same key means the same result, and the stage can be skipped."""
+    body = json.dumps([config.model_dump(mode="json"), inputs, __version__], sort_keys=True)
+    return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a stage's work depends on, kept in its folder's `key`. `files`: of each input, hashes by file ("": one)."""
+
+    key: str
+    version: str
+    config: dict[str, Any]
+    files: dict[str, dict[str, str]]
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        return {name: one_hash(hashes) for name, hashes in self.files.items()}
+
+
+def begin_with(key: str, config: Config, files: dict[str, dict[str, str]]) -> Begun:
+    """How a stage's work begins now."""
+    return Begun(key, __version__, config.model_dump(mode="json", by_alias=True), files)
+
+
+def hashes_of(path: Path) -> dict[str, str]:
+    """Hashes of a file (under no name), or of all files of a folder: two trainings of one model differ in no name and
+    no size."""
+    if path.is_file():
+        return {"": file_hash(path)}
+    return {str(p.relative_to(path)): file_hash(p) for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+def one_hash(hashes: dict[str, str]) -> str:
+    """One hash over those of an input."""
+    if hashes.keys() == {""}:
+        return hashes[""]
+    listing = [f"{name} {digest}" for name, digest in hashes.items()]
+    return hashlib.sha256("\n".join(listing).encode()).hexdigest()
+
+
+def changed(folder: Path, now: Begun) -> str:
+    """What differs from how the work in a folder was begun, in a few words; nothing where it can be continued."""
+    path = folder / "key"
+    if not path.is_file():
+        return ""
+    try:
+        before = Begun(**json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError):
+        return "its `key` file is damaged or of an older version"
+    if before.key == now.key:
+        return ""
+    changes = [f"xinglin {before.version} -> {now.version}"] if before.version != now.version else []
+    old, new = _flat(before.config), _flat(now.config)
+    changes += [f"{name} {old.get(name)} -> {new.get(name)}" for name in _differing(old, new)]
+    changes += [f"{name}: other content" for name in _differing(_flat(before.files, "/"), _flat(now.files, "/"))]
+    more = f" and {len(changes) - MOST_CHANGES} more" if len(changes) > MOST_CHANGES else ""
+    return (", ".join(changes[:MOST_CHANGES]) + more) or "its inputs"
+
+
+def _flat(nested: dict[str, Any], join: str = ".") -> dict[str, str]:
+    """The values of nested dictionaries as JSON, under their joined names."""
+    found: dict[str, str] = {}
+    for name, value in nested.items():
+        if isinstance(value, dict):
+            found |= {f"{name}{join}{below}".rstrip(join): text for below, text in _flat(value, join).items()}
+        else:
+            found[name] = json.dumps(value)
+    return found
+
+
+def _differing(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    return [name for name in {**old, **new} if old.get(name) != new.get(name)]

@@ -8,12 +8,11 @@ under the same key (its configuration, its inputs' keys, the code's version) is 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from xinglin.config import (
     Evaluate,
     Export,
     Grpo,
+    HospitalNotes,
     Ppo,
     Pretrain,
     Recipe,
@@ -39,10 +39,26 @@ from xinglin.config import (
     Training,
 )
 from xinglin.records import InputError
-from xinglin.run import Stage, exclusive, file_hash, prepare_output, say, stage_key, versions, write_text
+from xinglin.run import (
+    Begun,
+    Stage,
+    begin_with,
+    changed,
+    exclusive,
+    hashes_of,
+    on_signals,
+    one_hash,
+    prepare_output,
+    say,
+    stage_key,
+    stop,
+    versions,
+    write_text,
+)
 
 Work = Callable[[Any, Stage], dict[str, Any] | None]
 RUN_BYTES = 2 << 30
+TOGETHER = frozenset({"base", "pretrain", "sft", "reward", "dpo"})  # stages that several ranks share (train/ranks.py)
 BIAS_ITEMS = Path(__file__).parent / "data/ward/knowledge/general/bias.yaml"
 
 
@@ -54,6 +70,9 @@ class RunOptions:
     only: str | None = None
     quiet: bool = False
     scale: str = "tiny"
+    columns: Path | None = None
+    key: Path = Path("~/.config/xinglin/deidentify.key")
+    """The secret of the de-identification, for notes."""
 
 
 @dataclass(slots=True)
@@ -87,7 +106,24 @@ class Run:
     @property
     def synthetic(self) -> bool:
         """Whether what is shown of this run must carry the word."""
-        return self.options.data == "ward" or self.recipe.base.path is None
+        generated = self.options.data == "notes" and self.options.data_dir is None
+        return self.of_ward or generated or self.recipe.base.path is None
+
+    @property
+    def of_ward(self) -> bool:
+        """Whether questions and preferences are the ward's, whose rules can score any answer."""
+        return self.options.data == "ward" or (self.options.data == "notes" and not self.notes.public_dir)
+
+    @property
+    def notes(self) -> HospitalNotes:
+        """How notes become data. Raises `InputError` where the recipe does not say."""
+        config = self.recipe.stages.get("data")
+        if not isinstance(config, Data) or config.notes is None:
+            raise InputError(
+                f"recipe {self.recipe.name!r} does not say how to mix notes: give --set data.notes.general_share=0.2, "
+                "the share of general conversations; 0 is allowed"
+            )
+        return config.notes
 
 
 def run_recipe(recipe: Recipe, options: RunOptions) -> tuple[Path, Path | None]:
@@ -98,8 +134,15 @@ def run_recipe(recipe: Recipe, options: RunOptions) -> tuple[Path, Path | None]:
     _choose_device(recipe)
     if options.data == "public":
         _need_data_dir(options)
-    prepare_output(options.out, free_bytes=RUN_BYTES if recipe.base.tiny else 0)
-    with exclusive(options.out):
+    if options.data == "notes":
+        from xinglin.data.road import check_road
+
+        check_road(Run(recipe, options, {}, {}).notes, options.data_dir, options.columns, options.key, options.out)
+    from xinglin.train import ranks
+
+    out = ranks.own(options.out)
+    prepare_output(out, free_bytes=RUN_BYTES if recipe.base.tiny else 0)
+    with exclusive(out):
         return _run_stages(recipe, options)
 
 
@@ -111,8 +154,10 @@ def _run_stages(recipe: Recipe, options: RunOptions) -> tuple[Path, Path | None]
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         **versions(),
     }
-    write_text(options.out / "run.json", json.dumps(about))
-    write_text(options.out / "recipe.json", recipe.model_dump_json(indent=1, by_alias=True, serialize_as_any=True))
+    from xinglin.train import ranks
+
+    write_text(ranks.own(options.out) / "run.json", json.dumps(about))
+    write_text(ranks.own(options.out) / "recipe.json", recipe.model_dump_json(indent=1, by_alias=True, serialize_as_any=True))
     run = Run(recipe, options, {}, {})
     stages = dict(recipe.stages)
     ordered: list[tuple[str, StageConfig | Base]] = [("data", stages.pop("data", Data()))]
@@ -123,6 +168,8 @@ def _run_stages(recipe: Recipe, options: RunOptions) -> tuple[Path, Path | None]
         raise InputError(f"--only {options.only}: the recipe has no such stage; it has {', '.join(dict(ordered))}")
     for number, (name, config) in enumerate(ordered):
         _run_stage(run, number, name, config)
+    if not ranks.is_main():
+        return options.out, None
     from xinglin.report import write_report
 
     policies = [name for name, config in stages.items() if isinstance(config, Training) and config.stage != "reward"]
@@ -150,98 +197,129 @@ def _need_data_dir(options: RunOptions) -> None:
 
 
 def _run_stage(run: Run, number: int, name: str, config: StageConfig | Base) -> None:
+    from xinglin.train import ranks
+
     folder = run.options.out / f"{number:02d}-{name}"
     inputs = _inputs(run, name, config)
     key = stage_key(config, inputs)  # type: ignore[arg-type]
     skipped = run.options.only not in (None, name)
-    if skipped and not (folder / "manifest.json").is_file():
+    if ranks.tell(skipped and not (folder / "manifest.json").is_file()):
         return
     run.folders[name], run.keys[name] = folder, key
-    stage = Stage(folder, name, quiet=run.options.quiet)
-    if stage.complete and (skipped or stage.manifest()["key"] == key):
-        run.keys[name] = stage.manifest()["key"]
+    stage = Stage(ranks.own(folder), name, quiet=run.options.quiet)
+    done = stage.manifest()["key"] if stage.complete else None
+    if done := ranks.tell(done if skipped or done == key else None):
+        run.keys[name] = done
         return
     kind = "base" if isinstance(config, Base) else config.stage
     if isinstance(config, Training) and run.template(config.from_):
         config = config.model_copy(update={"template": run.template(config.from_)})
     work = partial(FUNCTIONS[kind], run)
-    _work(stage, config, kind, key, inputs, lambda config, stage: work(stage, config), synthetic=run.synthetic)
+    begun = begin_with(key, config, {parent: {"": key} for parent, key in inputs.items()})
+    job = partial(
+        _work, stage, config, kind, begun, lambda config, stage: work(stage, config), synthetic=run.synthetic
+    )
+    ranks.each(kind, kind in TOGETHER, job)
 
 
-def run_alone(kind: str, config: StageConfig, out: Path, work: Work, inputs: list[Path]) -> bool:
-    """One stage outside a recipe. False when `out` holds it already, complete and of the same inputs."""
-    hashes = {str(path): _content_hash(path) for path in inputs}
-    key = stage_key(config, hashes)
-    if out.is_dir() and any(out.iterdir()) and not (out / "key").is_file():
+def run_alone(
+    kind: str, config: StageConfig, out: Path, work: Work, inputs: list[Path], *, restart: bool = False
+) -> bool:
+    """One stage outside a recipe. False when `out` holds it already, complete and of the same inputs.
+
+    Raises `InputError` where `out` holds work on other inputs or under other settings, unless `restart` gives that up.
+    """
+    from xinglin.train import ranks
+
+    out = ranks.own(out)
+    files = {str(path): hashes_of(path) for path in inputs}
+    key = stage_key(config, {path: one_hash(hashes) for path, hashes in files.items()})
+    if out.is_dir() and {path.name for path in out.iterdir()} - {".lock"} and not (out / "key").is_file():
         raise InputError(f"{out}: not empty and no stage of ours; give --out a new or empty folder")
     with exclusive(out):
         stage = Stage(out, kind)
-        if stage.complete and stage.manifest()["key"] == key:
+        if ranks.tell(stage.complete and stage.manifest()["key"] == key):
             return False
-        _work(stage, config, kind, key, hashes, work)
+        begun = begin_with(key, config, files)
+        other = changed(out, begun)
+        if other and not restart:
+            raise InputError(
+                f"{out}: holds work that was begun otherwise: {other}; give another --out, run it as it was begun, or "
+                "add --restart to delete that work and begin again"
+            )
+        ranks.each(kind, kind in TOGETHER, partial(_work, stage, config, kind, begun, work))
         return True
 
 
-def _work(
-    stage: Stage,
-    config: Config,
-    kind: str,
-    key: str,
-    inputs: dict[str, str],
-    work: Work,
-    **facts: Any,
-) -> None:
+def _work(stage: Stage, config: Config, kind: str, begun: Begun, work: Work, **facts: Any) -> None:
     """Do a stage's work in its folder, clear what only served to resume it, and write the manifest last."""
-    _discard_other(stage.dir, key)
+    _discard_other(stage, begun)
     say(f"{stage.dir.name}: {'going on' if any(stage.dir.rglob('checkpoints')) else 'running'}")
-    found = work(config, stage) or {}
-    dumped = config.model_dump(mode="json", by_alias=True)
-    stage.finish(config=dumped, inputs=inputs, key=key, kind=kind, **facts, **found)
+    with on_signals(stop):
+        found = work(config, stage) or {}
+    stage.finish(config=begun.config, inputs=begun.inputs, key=begun.key, kind=kind, **facts, **found)
     stage.clear_resume()
 
 
-def _content_hash(path: Path) -> str:
-    """A hash over a file, or over all files of a folder: two trainings of one model differ in no name and no size."""
-    if path.is_file():
-        return file_hash(path)
-    listing = [f"{p.relative_to(path)} {file_hash(p)}" for p in sorted(path.rglob("*")) if p.is_file()]
-    return hashlib.sha256("\n".join(listing).encode()).hexdigest()
-
-
-def _discard_other(folder: Path, key: str) -> None:
+def _discard_other(stage: Stage, begun: Begun) -> None:
     """What lies there was begun under another key: it cannot be continued."""
-    path = folder / "key"
-    if path.is_file() and path.read_text("utf-8") == key:
+    path = stage.dir / "key"
+    if other := changed(stage.dir, begun):
+        say(f"{stage.dir.name}: {other}; starting again")
+    elif path.is_file():
         return
-    (folder / "manifest.json").unlink(missing_ok=True)  # first: what follows is not complete
-    for item in folder.iterdir():
-        if item.name != ".lock":
+    (stage.dir / "manifest.json").unlink(missing_ok=True)  # first: what follows is not complete
+    for item in stage.dir.iterdir():
+        if item.name not in (".lock", "key"):
             shutil.rmtree(item) if item.is_dir() else item.unlink()
-    write_text(path, key)
+    write_text(path, json.dumps(asdict(begun), ensure_ascii=False))
 
 
 def _inputs(run: Run, name: str, config: StageConfig | Base) -> dict[str, str]:
     """Keys of what a stage depends on."""
     if isinstance(config, Data):
-        folder = run.options.data_dir if run.options.data == "public" else None
-        return {"data": run.options.data, "data_dir": _content_hash(folder) if folder else ""}
+        return _data_inputs(run.options, config)
     names = ["data"]
     for field in ("from_", "reward", "data"):
         value = getattr(config, field, None)
         if isinstance(value, str) and value in run.keys:
             names.append(value)
     if isinstance(config, Evaluate):
-        names += [name for name in (*config.checkpoints, *config.rewards) if name in run.keys]
+        listed = (*config.checkpoints, *config.rewards, *config.aligned, config.held_out_reward)
+        names += [name for name in listed if name in run.keys]
     found = {parent: run.keys[parent] for parent in names if parent in run.keys}
     if run.recipe.base.path and getattr(config, "from_", None) == "base":
-        found["base"] = _content_hash(Path(run.recipe.base.path))
+        found["base"] = one_hash(hashes_of(Path(run.recipe.base.path)))
     return found
+
+
+def _data_inputs(options: RunOptions, config: Data) -> dict[str, str]:
+    paths = {"data_dir": options.data_dir if options.data != "ward" else None}
+    found = {"data": options.data}
+    if options.data == "notes" and config.notes:
+        from xinglin.data.deidentify.ledger import key_name, load_key
+
+        found["key"] = key_name(load_key(options.key, options.out))
+        given = (config.notes.public_dir, config.notes.general_file)
+        paths |= {"columns": options.columns, **{name: Path(name) for name in given if name}}
+    return found | {name: one_hash(hashes_of(path)) if path else "" for name, path in paths.items()}
 
 
 # --- stages ----------------------------------------------------------------------------------------------------------
 
 
 def data_stage(run: Run, stage: Stage, config: Data) -> dict[str, Any]:
+    from xinglin.data.road import say_overlap, training_overlap
+
+    facts = _build_data(run, stage, config)
+    overlap = training_overlap(stage.dir)
+    say_overlap(overlap)
+    return {**facts, "training_overlap": overlap}
+
+
+def _build_data(run: Run, stage: Stage, config: Data) -> dict[str, Any]:
+    if run.options.data == "notes":
+        return _notes(run, stage, config)
     if run.options.data == "ward":
         from xinglin.data.ward.build import build_ward, ward_config
 
@@ -251,6 +329,20 @@ def data_stage(run: Run, stage: Stage, config: Data) -> dict[str, Any]:
     assert run.options.data_dir is not None
 
     return build_public(stage.dir, run.options.data_dir, config.public, config.seed)
+
+
+def _notes(run: Run, stage: Stage, config: Data) -> dict[str, Any]:
+    from xinglin.data.deidentify.pipeline import Leak
+    from xinglin.data.road import build_notes
+
+    options = run.options
+    try:
+        with stage.progress("notes", None) as bar:
+            given = (run.notes, options.data_dir, options.columns, options.key)
+            return build_notes(stage.dir, config, *given, advance=lambda step, count: bar(count, step))
+    except Leak as error:  # its message names note and kind, no text
+        say(f"xinglin: {error}")
+        raise SystemExit(1) from None
 
 
 def base_stage(run: Run, stage: Stage, config: Base) -> dict[str, Any]:
@@ -320,8 +412,8 @@ def score_stage(run: Run, stage: Stage, config: Score) -> dict[str, Any]:
 def reward_stage(run: Run, stage: Stage, config: Reward) -> dict[str, Any]:
     from xinglin.train.preference import reward
 
-    folder = _preferences(run, config.data)
-    return reward(config, stage, run.model(config.from_), folder / "train.jsonl", folder / "valid.jsonl")
+    folder, danger = _preferences(run, config.data), run.data("preferences/danger.jsonl")
+    return reward(config, stage, run.model(config.from_), folder / "train.jsonl", folder / "valid.jsonl", danger)
 
 
 def dpo_stage(run: Run, stage: Stage, config: Dpo) -> dict[str, Any]:
@@ -360,10 +452,17 @@ def evaluate_stage(run: Run, stage: Stage, config: Evaluate) -> dict[str, Any]:
         name: partial(LocalGenerator.load, run.model(name), name=name, template=run.template(name))
         for name in config.checkpoints
     }
-    scorer = rule_scorer(run) if run.options.data == "ward" else None
+    scorer = rule_scorer(run) if run.of_ward else None
+    planted = Path(Stage(run.folder("data"), "data", quiet=True).manifest().get("canaries", {}).get("file", ""))
+    if config.canaries is None and planted.is_file():
+        config = config.model_copy(update={"canaries": str(planted)})
     rewards = {name: run.folder(name) / "diagnostics.json" for name in config.rewards}
     judge = pair_judge(config, stage)
-    return evaluate(config, stage, models, run.folder("data"), scorer, BIAS_ITEMS, run.options.out, rewards, judge)
+    held_out = run.model(config.held_out_reward) if config.held_out_reward else None
+    out, folders = run.options.out, run.folders
+    return evaluate(
+        config, stage, models, run.folder("data"), scorer, BIAS_ITEMS, out, rewards, judge, held_out, folders
+    )
 
 
 def pair_judge(config: Evaluate, stage: Stage) -> Any:
@@ -383,12 +482,12 @@ def export_stage(run: Run, stage: Stage, config: Export) -> dict[str, Any]:
     from xinglin.export import export
 
     shutil.rmtree(stage.dir / "model", ignore_errors=True)  # half of one that was killed
-    return export(run.model(config.from_), stage.dir / "model")
+    return export(run.model(config.from_), stage.dir / "model", acknowledge=config.acknowledge_research_only)
 
 
 def rule_scorer(run: Run) -> Callable[..., dict[str, float]]:
     """The ward's scorer where the world knows the truth; overlap with the doctor's answer elsewhere."""
-    if run.options.data == "ward":
+    if run.of_ward:
         from xinglin.data.ward.scorer import score_answer
         from xinglin.data.ward.world import load_world
 
@@ -408,6 +507,8 @@ def _reward(run: Run, name: str) -> Path | Callable[..., float]:
     if name == "rule":
         scorer = rule_scorer(run)
         return lambda question, text: float(scorer(question, text)["overall"])
+    if name == "length":  # a bad reward on purpose: what the health rules are for
+        return lambda question, text: float(len(text))
     return run.model(name)
 
 

@@ -82,6 +82,7 @@ def test_each_missing_file_is_detected_and_said(folder: Path, file: str, capsys:
     assert newest_step(folder) == 10
     said = capsys.readouterr().err
     assert "step-000020: checkpoint is not whole" in said and "using the one before" in said
+    assert "step-000010: going on from here" in said
 
 
 def test_both_damaged_begins_anew(folder: Path) -> None:
@@ -110,6 +111,32 @@ def test_purge_never_prefers_damaged_later_ones(folder: Path) -> None:
         (folder / f"step-0000{step}/tensors.safetensors").write_bytes(b"")
     checkpoint.save(folder, 5, tensors(5), FACTS)
     assert newest_step(folder) == 5
+
+
+def test_order_is_by_the_step_inside_not_by_names(folder: Path) -> None:
+    (folder / "step-000020").rename(folder / "step-000003")
+    (folder / "step-000010").rename(folder / "step-999999")
+    assert newest_step(folder) == 20
+    checkpoint.save(folder, 30, tensors(30), FACTS)
+    assert sorted(path.name for path in folder.iterdir()) == ["step-000003", "step-000030"]
+
+
+def test_purge_keeps_two_that_are_good(folder: Path) -> None:
+    """A damaged one does not take the place of the last good one."""
+    (folder / "step-000020/tensors.safetensors").write_bytes(b"cut")
+    checkpoint.save(folder, 30, tensors(30), FACTS)
+    assert sorted(path.name for path in folder.iterdir()) == ["step-000010", "step-000030"]
+    (folder / "step-000030/tensors.safetensors").unlink()
+    assert newest_step(folder) == 10
+
+
+def test_a_delete_that_fails_does_not_end_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(path: Path, ignore_errors: bool = False) -> None:
+        assert ignore_errors
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", busy)
+    checkpoint.save(folder, 30, tensors(30), FACTS)
+    assert newest_step(folder) == 30 and (folder / "step-000010").is_dir()
 
 
 def test_a_half_written_one_is_never_seen(folder: Path) -> None:
@@ -153,6 +180,6 @@ def test_too_little_space_is_told_before_anything_is_written(folder: Path, monke
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage(0, 0, 3 << 20))
     big = {"w": torch.zeros(1 << 20)}  # 4 MiB: 2.2 times that is 8 MB
-    with pytest.raises(InputError, match="3 MB free, a checkpoint needs 8 MB"):
+    with pytest.raises(InputError, match=f"3145728 bytes free, a checkpoint needs {int(2.2 * 4 * 2**20)} bytes"):
         checkpoint.save(folder, 30, big, FACTS)
     assert newest_step(folder) == 20

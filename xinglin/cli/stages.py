@@ -41,8 +41,7 @@ def add_to(app: typer.Typer) -> None:
         ("score", score),
         ("evaluate", evaluate),
     ):
-        example = f"Example:  xinglin {name} --help shows the options; settings are those of the recipe's stage."
-        app.command(name, epilog=EXAMPLES.get(name, example))(function)
+        app.command(name, epilog=EXAMPLES[name])(function)
 
 
 EXAMPLES = {
@@ -51,7 +50,13 @@ EXAMPLES = {
     "reward": "Example:  xinglin reward --model runs/sft/model --data prefs.jsonl --valid held.jsonl --out runs/rm",
     "dpo": "Example:  xinglin dpo --model runs/sft/model --data prefs.jsonl --out runs/dpo --set beta=0.1",
     "ppo": "Example:  xinglin ppo --model runs/sft/model --reward runs/rm/model --data questions.jsonl --out runs/ppo",
+    "grpo": "Example:  xinglin grpo --model runs/sft/model --reward runs/rm/model --data questions.jsonl "
+    "--out runs/grpo",
+    "best-of-n": "Example:  xinglin best-of-n --model runs/sft/model --reward runs/rm/model --data questions.jsonl "
+    "--out runs/best --set num_answers=8",
     "sample": "Example:  xinglin sample --model runs/sft/model --data questions.jsonl --out runs/k --set num_answers=4",
+    "score": "Example:  xinglin score --rollouts runs/k/rollouts.jsonl --data questions.jsonl --set scorer=rule "
+    "--out runs/scored",
     "evaluate": "Example:  xinglin evaluate --model runs/sft/model --data DATA_FOLDER --out runs/eval",
 }
 
@@ -94,6 +99,9 @@ def reward(
     data: Train,
     out: Out,
     valid: Annotated[Path, typer.Option(help="Held-out preferences.")],
+    danger: Annotated[
+        Path | None, typer.Option(help="Safe and dangerous answers; default: edits of the best held-out ones.")
+    ] = None,
     settings: Settings = None,
     restart: Restart = False,
 ) -> None:
@@ -102,9 +110,9 @@ def reward(
     def work(config: Any, stage: Stage) -> dict[str, Any]:
         from xinglin.train.preference import reward
 
-        return reward(config, stage, model, data, valid)
+        return reward(config, stage, model, data, valid, danger)
 
-    _run("reward", out, settings, work, [model, data, valid], restart)
+    _run("reward", out, settings, work, [model, data, valid, danger], restart)
 
 
 def dpo(
@@ -174,10 +182,14 @@ def score(
     rollouts: Annotated[Path, typer.Option(help="rollouts.jsonl of `xinglin sample`.")],
     data: Questions,
     out: Out,
+    judge: Annotated[
+        str, typer.Option(help="rule; local (--set model=FOLDER); human (--set file=FILE); or a judge's address.")
+    ] = "rule",
     settings: Settings = None,
     restart: Restart = False,
 ) -> None:
-    """Score sampled answers (rule, llm or human) and make rankings of them."""
+    """Score sampled answers by rule, by a judge or by hand, and make rankings of them."""
+    by = ["scorer=llm", f"url={judge}"] if judge.startswith(("http://", "https://")) else [f"scorer={judge}"]
 
     def work(config: Any, stage: Stage) -> dict[str, Any]:
         from xinglin.metrics import overlap_score
@@ -185,7 +197,7 @@ def score(
 
         return score(config, stage, rollouts, data, overlap_score)
 
-    _run("score", out, settings, work, [rollouts, data], restart)
+    _run("score", out, [*by, *(settings or [])], work, [rollouts, data], restart)
 
 
 def evaluate(

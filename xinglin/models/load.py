@@ -137,7 +137,7 @@ def load_base(
             bnb_4bit_compute_dtype=dtype,
         )
     try:
-        model, loaded = AutoModelForCausalLM.from_pretrained(
+        both: Any = AutoModelForCausalLM.from_pretrained(  # the model and what became of each tensor
             folder,
             dtype=dtype,
             local_files_only=True,
@@ -149,6 +149,7 @@ def load_base(
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"{folder}: cannot be loaded: {str(error).splitlines()[0]}") from None
+    model, loaded = both
     heads = {"lm_head.weight", "score.weight"} if backbone else set()
     shapes = [f"{name} is {tuple(a)}, not {tuple(b)}" for name, a, b in sorted(loaded["mismatched_keys"])]
     check_names(folder, set(loaded["missing_keys"]) - heads, set(loaded["unexpected_keys"]) - heads, shapes)

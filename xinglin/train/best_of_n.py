@@ -79,6 +79,7 @@ def _select(
             answers: dict[str, Rollout] = {}
             for rollout in group:
                 counts["answers"] += 1
+                counts["tokens sampled"] += rollout.answer.decoding["tokens"]
                 counts["answers said twice"] += rollout.answer.text in answers
                 answers.setdefault(rollout.answer.text, rollout)
             texts = [text for text in answers if text.strip()]

@@ -17,14 +17,16 @@ import numpy as np
 
 from xinglin.config import Pretrain, Sft, Training
 from xinglin.data.batches import encode_conversations, encode_documents, plan_steps
-from xinglin.models.packing import Batch, Group, in_order, micro_batches
+from xinglin.models.packing import Batch, Group, in_order
 from xinglin.models.trainable import Trainable, load_trainable
 from xinglin.objectives.causal import Loss, causal_lm
 from xinglin.records import Conversation, Document, InputError, read_records
 from xinglin.run import Stage, check_disjoint
 from xinglin.train.engine import Engine
+from xinglin.train.ranks import micro_batches
 
 MOST_VALIDATION_ROWS = 200
+MOST_EMPTY_ROWS = 0.01  # of a file's conversations, with no answer left under max_seq_len
 
 
 def pretrain(config: Pretrain, stage: Stage, parent: Path, train: Path, valid: Path | None) -> dict[str, int]:
@@ -110,6 +112,13 @@ def _documents(path: Path, config: Pretrain, counts: Counter[str]) -> Iterator[D
 
 
 def _conversations(path: Path, model: Trainable, config: Training, counts: Counter[str]) -> list[Group]:
-    return encode_conversations(
-        read_records(path, Conversation), model.tokenizer, model.template, config.max_seq_len, config.on_long, counts
-    )
+    """The conversations of a file as rows. Raises `InputError` where too many of them have nothing left to learn."""
+    records = read_records(path, Conversation)
+    rows = encode_conversations(records, model.tokenizer, model.template, config.max_seq_len, config.on_long, counts)
+    empty, total = counts["rows with nothing left to learn"], counts["conversations"]
+    if rows and empty > MOST_EMPTY_ROWS * total:
+        raise InputError(
+            f"{path}: {empty} of {total} conversations have no token of an answer within max_seq_len "
+            f"{config.max_seq_len}; over {MOST_EMPTY_ROWS:.0%} is refused: raise max_seq_len, or set on_long to drop"
+        )
+    return rows

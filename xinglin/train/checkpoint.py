@@ -1,10 +1,11 @@
-"""Checkpoints to resume from: tensors in safetensors, two integers in JSON, no pickle.
+"""Checkpoints to resume from: tensors in safetensors, what stands beside them in JSON, no pickle.
 
     step-000120/tensors.safetensors   weights that train, both moments of AdamW
-    step-000120/checkpoint.json       step, facts, SHA-256 of these and of the tensors; written last
+    step-000120/checkpoint.json       step, facts, size and SHA-256 of the tensors' file, and a hash over itself
 
-A checkpoint is written beside its place and renamed into it, so that a kill at any moment leaves the one before whole.
-`newest` believes no folder before its hash agrees, and says which it passed over.
+A checkpoint is written beside its place, flushed to the disk, and renamed into it, so that a kill or a full disk at any
+moment leaves the one before whole. `newest` goes by the step inside the manifest, never by names or clocks; it believes
+no folder before every hash agrees, and says which it passed over and why.
 """
 
 from __future__ import annotations
@@ -25,20 +26,18 @@ from xinglin.run import file_hash, say
 
 KEEP = 2
 FREE_FACTOR = 2.2
+TENSORS, MANIFEST = "tensors.safetensors", "checkpoint.json"
+
+Checkpoint = tuple[int, dict[str, Tensor], dict[str, Any]]
+"""(step, tensors, facts)"""
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write checkpoint `step` under `folder` and purge all but the newest two."""
+    """Write checkpoint `step` under `folder`, then purge. Raises `InputError` where the disk will not take it."""
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     partial, final = folder / f".step-{step:06d}.partial", folder / f"step-{step:06d}"
+    check_space(folder, size)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-        if free < FREE_FACTOR * size:
-            raise InputError(
-                f"{folder}: {free >> 20} MB free, a checkpoint needs {int(FREE_FACTOR * size) >> 20} MB; "
-                "free some space and run the same command again to go on"
-            )
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         _write(partial, step, tensors, facts)
@@ -46,55 +45,111 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict[str, A
         partial.rename(final)
         _sync(folder)
     except (OSError, SafetensorError) as error:  # a full disk inside safetensors is no OSError
+        free = shutil.disk_usage(folder).free  # before what was half written is gone
         shutil.rmtree(partial, ignore_errors=True)
         reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{folder}: checkpoint of {size} bytes not written ({reason}); the one before is kept, mend the disk and "
-            "run the same command again to go on"
+            f"{folder}: checkpoint of step {step} not written ({reason}): {size} bytes needed, {free} bytes free; "
+            "the one before is kept, mend the disk and run the same command again to go on"
         ) from None
-    _purge(folder, step)
+    _purge(folder, final)
 
 
-def _write(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    path = folder / "tensors.safetensors"
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
-    _sync(path)
-    body = {"step": step, "sha256": _digest(path, step, facts), "facts": facts}
-    (folder / "checkpoint.json").write_text(json.dumps(body), "utf-8")
-    _sync(folder / "checkpoint.json")
-    _sync(folder)
+def check_space(folder: Path, size: int) -> None:
+    """Refuse, before anything is written, a disk without room for a checkpoint of `size` bytes beside the one before.
+    Raises `InputError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise InputError(f"{folder}: cannot write there ({error.strerror}); mend the disk and run again") from None
+    needed = int(FREE_FACTOR * size)
+    if free < needed:
+        raise InputError(
+            f"{folder}: {free} bytes free, a checkpoint needs {needed} bytes ({FREE_FACTOR} times its size); free some "
+            "space and run the same command again to go on"
+        )
 
 
-def _digest(path: Path, step: int, facts: dict[str, Any]) -> str:
-    """One hash over the tensors' file and what stands beside it."""
-    body = json.dumps([file_hash(path), step, facts], sort_keys=True)
-    return hashlib.sha256(body.encode()).hexdigest()
-
-
-def _purge(folder: Path, step: int) -> None:
-    """Keep `step` and the one before. Later ones are damaged: the run was resumed from before them."""
-    found = _in_order(folder)
-    this = found.index(folder / f"step-{step:06d}") + 1
-    for other in [*found[: max(0, this - KEEP)], *found[this:]]:
-        shutil.rmtree(other, ignore_errors=True)
-
-
-def newest(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
-    """(step, tensors, facts) of the newest checkpoint that is whole, or None."""
-    for path in reversed(_in_order(folder)):
+def newest(folder: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole, or None. Those passed over are named, with the reason."""
+    passed_over = False
+    for path, manifest in _by_step(folder):
         try:
-            body = json.loads((path / "checkpoint.json").read_text("utf-8"))
-            if _digest(path / "tensors.safetensors", body["step"], body["facts"]) != body["sha256"]:
-                raise ValueError("hash differs")
-            return body["step"], load_file(path / "tensors.safetensors"), body["facts"]
-        except (OSError, ValueError, KeyError) as error:
+            found = _read(path, manifest)
+        except (OSError, ValueError, SafetensorError) as error:
             say(f"{path}: checkpoint is not whole ({error}); using the one before")
+            passed_over = True
+            continue
+        if passed_over:
+            say(f"{path}: going on from here")
+        return found
+    if passed_over:
+        say(f"{folder}: no whole checkpoint is left; starting from the beginning")
     return None
 
 
-def _in_order(folder: Path) -> list[Path]:
-    """By step: past 999 999 the names grow longer."""
-    return sorted(folder.glob("step-*"), key=lambda path: (len(path.name), path.name))
+def _write(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    path = folder / TENSORS
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
+    _sync(path)
+    files = {TENSORS: {"bytes": path.stat().st_size, "sha256": file_hash(path)}}
+    body = {"step": step, "files": files, "facts": facts}
+    (folder / MANIFEST).write_text(json.dumps({**body, "sha256": _digest(body)}), "utf-8")
+    _sync(folder / MANIFEST)
+    _sync(folder)
+
+
+def _digest(body: dict[str, Any]) -> str:
+    """Over all of a manifest but the digest itself."""
+    rest = {name: value for name, value in body.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself. Raises `OSError` or `ValueError` where that is damaged."""
+    text = (path / MANIFEST).read_text("utf-8")
+    body = json.loads(text)
+    known = isinstance(body, dict) and body.get("sha256") == _digest(body)
+    if not known or json.dumps(body) != text:  # 1e-5 and 1E-5 are one number and two texts
+        raise ValueError(f"{MANIFEST}: hash differs")
+    for name, file in body["files"].items():
+        found = (path / name).stat().st_size
+        if found != file["bytes"]:
+            raise ValueError(f"{name}: {found} bytes, written were {file['bytes']}")
+    return body
+
+
+def _by_step(folder: Path) -> list[tuple[Path, dict[str, Any] | Exception]]:
+    """Every checkpoint with its manifest, the newest first; before them those whose manifest cannot be trusted."""
+    found: list[tuple[float, Path, dict[str, Any] | Exception]] = []
+    for path in sorted(folder.glob("step-*")):
+        try:
+            manifest = _manifest(path)
+            found.append((manifest["step"], path, manifest))
+        except (OSError, ValueError) as error:
+            found.append((float("inf"), path, error))
+    return [(path, manifest) for _, path, manifest in sorted(found, key=lambda item: item[0], reverse=True)]
+
+
+def _read(path: Path, manifest: dict[str, Any] | Exception) -> Checkpoint:
+    if isinstance(manifest, Exception):
+        raise manifest
+    for name, file in manifest["files"].items():
+        if file_hash(path / name) != file["sha256"]:
+            raise ValueError(f"{name}: hash differs")
+    return manifest["step"], load_file(path / TENSORS), manifest["facts"]
+
+
+def _purge(folder: Path, written: Path) -> None:
+    """Keep what was just written and the one before it. Later ones are damaged, or the run would have gone on from
+    them; a damaged one never takes a good one's place."""
+    order = _by_step(folder)
+    place = [path for path, _ in order].index(written)
+    sound = [path for path, manifest in order[place:] if not isinstance(manifest, Exception)]
+    for path, _ in order:
+        if path not in sound[:KEEP]:
+            shutil.rmtree(path, ignore_errors=True)  # one that will not go must not end the run
 
 
 def _sync(path: Path) -> None:

@@ -33,7 +33,7 @@ from xinglin.objectives.policy import kl_estimate, ppo_clip, value_clip
 from xinglin.records import InputError, Question, read_records
 from xinglin.rollout.reward import score_groups
 from xinglin.run import Stage, say, seed_for, write_text
-from xinglin.train.engine import Engine
+from xinglin.train.engine import BAD_STEPS, Engine
 from xinglin.train.rollouts import RewardFn, Rollouts, Sampler, State
 
 VALUE = "value"
@@ -103,7 +103,12 @@ def _run(
             stopped = broken_rule(config, metrics, state.first_length)
             good = max(0, iteration - 1) if stopped else iteration  # the answers speak of the iteration before
             if not stopped:
-                metrics |= _steps(config, engine, model, sampler.value, rollouts, state, iteration, steps_each)
+                learned = _steps(config, engine, model, sampler.value, rollouts, state, iteration, steps_each)
+                if learned is None:
+                    engine.save()
+                    advance(1, "skipped")
+                    continue
+                metrics |= learned
                 stopped = broken_rule(config, metrics, state.first_length)
             if stopped:
                 _go_back(engine, good * steps_each)
@@ -139,8 +144,9 @@ def _steps(
     state: State,
     iteration: int,
     num_steps: int,
-) -> dict[str, float]:
-    """All optimiser steps of an iteration; their metrics, averaged."""
+) -> dict[str, float] | None:
+    """All optimiser steps of an iteration; their metrics, averaged. None where bad ones in a row sent the stage back to
+    its last checkpoint: the iteration is skipped."""
     rng = np.random.default_rng([seed_for(config.seed, "steps"), iteration])
     each, epochs = num_steps // config.inner_epochs, range(config.inner_epochs)
     parts = [part for _ in epochs for part in np.array_split(rng.permutation(len(rollouts.rows)), each)]
@@ -150,6 +156,9 @@ def _steps(
     worst = 1.0
     for part in parts:
         metrics = engine.step(micro_batches([rollouts.rows[i] for i in part], config.micro_batch_tokens), loss_fn)
+        if engine.bad_steps >= BAD_STEPS:
+            engine.roll_back((iteration + 1) * num_steps)
+            return None
         worst = max(worst, metrics.pop("ratio_max", 1.0))
         sums.update(metrics)
     return {**{name: total / num_steps for name, total in sums.items()}, "ratio_max": worst}

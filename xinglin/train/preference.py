@@ -13,6 +13,8 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,10 @@ from torch import Tensor
 
 from xinglin.config import Dpo, Reward
 from xinglin.data.batches import encode_preferences, plan_steps
+from xinglin.data.preference_sets import half_of, noisy_pairs
 from xinglin.models.adapters import Critic, load_critic, new_head, save_critic
 from xinglin.models.load import save_tokenizer
-from xinglin.models.packing import Batch, Group, in_order, micro_batches
+from xinglin.models.packing import Batch, Group, in_order
 from xinglin.models.trainable import load_trainable
 from xinglin.objectives.causal import Loss
 from xinglin.objectives.policy import sum_by_rollout
@@ -34,12 +37,16 @@ from xinglin.records import InputError, Preference, read_records
 from xinglin.rollout.reward import score_groups
 from xinglin.run import Stage, check_disjoint, write_text
 from xinglin.train.engine import Engine
+from xinglin.train.ranks import micro_batches
+from xinglin.train.reward_exam import probe
 
 ALARM_ACCURACY = 0.95
 RELOAD_TOLERANCE = 1e-4
 
 
-def reward(config: Reward, stage: Stage, parent: Path, train: Path, valid: Path) -> dict[str, Any]:
+def reward(
+    config: Reward, stage: Stage, parent: Path, train: Path, valid: Path, danger: Path | None = None
+) -> dict[str, Any]:
     """Train a reward model, examine it, save it, and prove that the saved one scores as the trained one."""
     check_disjoint(train, valid)
     model = load_trainable(parent, config)
@@ -48,7 +55,10 @@ def reward(config: Reward, stage: Stage, parent: Path, train: Path, valid: Path)
     counts: Counter[str] = Counter()
     extremes = config.ranks == "extremes"
     options = (model.tokenizer, model.template, config.max_seq_len, config.on_long)
-    rows = encode_preferences(read_records(train, Preference), *options, counts, extremes=extremes)
+    given = half_of(read_records(train, Preference), config.half, counts)
+    if config.noise:
+        given = noisy_pairs(given, config.noise, config.seed, counts)
+    rows = encode_preferences(given, *options, counts, extremes=extremes)
     held = encode_preferences(read_records(valid, Preference), *options, Counter(), extremes=extremes)
     if not held:
         raise InputError(f"{valid}: 0 rankings left to examine the reward model with; give some that are not all ties")
@@ -70,12 +80,15 @@ def reward(config: Reward, stage: Stage, parent: Path, train: Path, valid: Path)
     save_critic(folder, critic, model.base, model.nf4)
     save_tokenizer(folder, model.tokenizer, model.template)
     _prove_reload(folder, critic, held)
-    facts = examine(
-        critic, list(read_records(valid, Preference)), lambda records: encode_preferences(records, *options, Counter())
-    )
+    records = list(read_records(valid, Preference))
+    whole = (*options[:3], "truncate")  # an examination leaves nothing out
+    facts = examine(critic, records, lambda records: encode_preferences(records, *whole, Counter()))
     facts["overfit_alarm"] = overfit_alarm(stage.dir / "metrics.jsonl")
+    facts["margins"] = margins(stage.dir / "metrics.jsonl")
+    dangerous = list(read_records(danger, Preference)) if danger and danger.is_file() else []
+    facts |= probe(partial(_score_in_order, critic, whole), records, dangerous)
     write_text(stage.dir / "diagnostics.json", json.dumps(facts, ensure_ascii=False, indent=1))
-    summary = {name: value for name, value in facts.items() if name != "pairs"}
+    summary = {name: value for name, value in facts.items() if name not in ("pairs", "margins")}
     return {"counts": dict(counts), "diagnostics": summary}
 
 
@@ -152,6 +165,20 @@ def examine(
     }
 
 
+def _score_in_order(critic: Critic, options: Any, records: Sequence[Preference]) -> list[np.ndarray]:
+    """The scores of each record's answers in the record's own order, ties and all."""
+    plain = [
+        replace(record, id=str(i), ranks=tuple(range(1, len(record.answers) + 1))) for i, record in enumerate(records)
+    ]
+    return score_groups(critic, encode_preferences(plain, *options, Counter()))
+
+
+def margins(log: Path) -> list[dict[str, float]]:
+    """The validation margin over training: step and margin of every validation."""
+    lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    return [{"step": line["step"], "margin": line["valid_margin"]} for line in lines if "valid_margin" in line]
+
+
 def overfit_alarm(log: Path) -> dict[str, Any]:
     """ChiMed-GPT's sign (arXiv:2311.06025): training accuracy past 95 % while the validation margin stands still.
 
@@ -179,20 +206,25 @@ def dpo(config: Dpo, stage: Stage, parent: Path, train: Path, valid: Path | None
     counts: Counter[str] = Counter()
     extremes = config.pairs == "extremes"
     options = (model.tokenizer, model.template, config.max_seq_len, config.on_long)
-    rows = encode_preferences(read_records(train, Preference), *options, counts, extremes=extremes)
+    given = half_of(read_records(train, Preference), config.half, counts)
+    rows = encode_preferences(given, *options, counts, extremes=extremes)
     held = encode_preferences(read_records(valid, Preference), *options, Counter(), extremes=extremes) if valid else []
     _check_ids(rows, held, valid or train)
     plan = plan_steps(len(rows), config.batch_size, config.epochs, config.seed, config.max_steps)
     engine = Engine(model.module, config, stage, num_steps=len(plan))
     model.module.eval()  # before the first step the model is its own reference, whatever it is made of
     reference: dict[str, Tensor] = {}
-    with torch.no_grad(), engine.autocast, stage.progress("reference", len(rows) + len(held)) as advance:
+
+    def refer(advance: Callable[[int], None]) -> None:
         for batch in in_order([*rows, *held], config.micro_batch_tokens):
             batch = batch.to(engine.device)
             sums = sum_by_rollout(model.logprobs(batch), batch.answer, len(batch.last))
             for index, row_id in enumerate(batch.ids):
                 reference[row_id] = sums[batch.groups == index]
             advance(len(batch.ids))
+
+    with torch.no_grad(), engine.autocast, stage.progress("reference", len(rows) + len(held)) as advance:
+        engine.call(refer, advance)
     model.module.train()
 
     def loss_fn(batch: Batch) -> Loss:
@@ -211,7 +243,8 @@ def dpo(config: Dpo, stage: Stage, parent: Path, train: Path, valid: Path | None
         (lambda: _validate(loss_fn, held, config.micro_batch_tokens, engine.device)) if held else None,
     )
     model.save(stage.dir / "model")
-    return {"counts": dict(counts)}
+    sizes = [sum(map(len, row.answers)) for row in rows]
+    return {"counts": dict(counts), "tokens": sum(sizes[i] for part in plan for i in part)}
 
 
 def _check_ids(rows: Sequence[Group], held: Sequence[Group], path: Path) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from xinglin.config import Policy, Ppo
 from xinglin.models.adapters import Critic, active
+from xinglin.models.load import frozen_dtype
 from xinglin.models.packing import Batch, Group, in_order
 from xinglin.models.trainable import Trainable
 from xinglin.objectives.policy import gae, group_advantages, whiten
@@ -114,7 +115,8 @@ class Sampler:
         """Groups of answers, their texts, the sampler's log-probabilities, the share that ended by themselves."""
         model, config = self.model, self.config
         with active(model.module, model.adapter) if model.adapter else contextlib.nullcontext():
-            generator = LocalGenerator("policy", read_weights(model.module), model.tokenizer, model.template)
+            weights = read_weights(model.module, frozen_dtype(model.device))
+        generator = LocalGenerator("policy", weights, model.tokenizer, model.template)
         prompts = generator.encode([question.prompt for question in asked])
         decoding = Decoding(**config.decoding.model_dump())
         seed = seed_for(config.seed, "rollouts", iteration)
