@@ -42,9 +42,21 @@ def run(
     recipe: Annotated[str, typer.Argument(help="A recipe's name or a YAML file.")],
     scale: Annotated[str, typer.Option(help="full, or tiny: the recipe's own small counts and embedded model.")] = "",
     data: Annotated[
-        str, typer.Option(help="ward: the embedded teaching ward. public: a folder of public sets.")
+        str,
+        typer.Option(
+            help="ward: the embedded teaching ward. public: a folder of public sets. notes: a hospital's notes, "
+            "de-identified and made into instructions; synthetic ones without --data-dir."
+        ),
     ] = "ward",
-    data_dir: Annotated[Path | None, typer.Option(help="The folder, for --data public.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="The folder of --data public; the notes of --data notes (JSONL or an export).")
+    ] = None,
+    columns: Annotated[
+        Path | None, typer.Option(help="For --data notes: an export's confirmed mapping, or `roles:` of the fields.")
+    ] = None,
+    key: Annotated[
+        Path, typer.Option(help="For --data notes: the secret of the de-identification, apart from --out.")
+    ] = Path("~/.config/xinglin/deidentify.key"),
     out: Annotated[Path | None, typer.Option(help="The run's folder [default: runs/RECIPE-DATA-SCALE].")] = None,
     settings: Settings = None,
     only: Annotated[str | None, typer.Option(help="Run this one stage; the others must be complete.")] = None,
@@ -56,8 +68,10 @@ def run(
     from xinglin.records import InputError
     from xinglin.run import say
 
-    if scale not in ("", "full", "tiny") or data not in ("ward", "public"):
-        raise InputError(f"--scale {scale!r} --data {data!r}: allowed are full or tiny, and ward or public")
+    if scale not in ("", "full", "tiny") or data not in ("ward", "public", "notes"):
+        raise InputError(f"--scale {scale!r} --data {data!r}: allowed are full or tiny, and ward, public or notes")
+    if columns and data != "notes":
+        raise InputError(f"--columns {columns}: goes with --data notes alone")
     chosen = load_recipe(recipe, scale=scale or "full", settings=settings)
     folder = out or Path("runs") / "-".join(filter(None, (recipe_path(recipe).stem, data, scale)))
     if dry_run:
@@ -67,7 +81,7 @@ def run(
         return
     from xinglin.stages import RunOptions, run_recipe
 
-    report, model = run_recipe(chosen, RunOptions(folder, data, data_dir, only, quiet, scale or "full"))
+    report, model = run_recipe(chosen, RunOptions(folder, data, data_dir, only, quiet, scale or "full", columns, key))
     say(f"report: {report}")
     if model:
         say(f"chat:   xinglin chat {model}")
@@ -92,7 +106,7 @@ def chat(
     talk(model, system=system, decoding=decoding, seed=seed, once=once, model=name, api_key_env=key)
 
 
-@app.command()
+@app.command(epilog="Example:  xinglin report runs/quickstart-ward")
 def report(out: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
     """Write a run's report again."""
     from xinglin.records import InputError
@@ -103,19 +117,22 @@ def report(out: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None
     print(write_report(out))
 
 
-@app.command()
+@app.command(epilog="Example:  xinglin export runs/dpo/model --out merged-model")
 def export(
     model: Annotated[Path, typer.Argument(help="A model folder, whole or adapter.")],
     out: Annotated[Path, typer.Option(help="Where the merged model goes.")],
+    acknowledge_research_only: Annotated[
+        bool, typer.Option("--acknowledge-research-only", help="Export although data are for research only.")
+    ] = False,
 ) -> None:
     """Merge an adapter into its base and prove by reload that the merged model says the same."""
     from xinglin.export import export as export_model
 
-    facts = export_model(model, out)
+    facts = export_model(model, out, acknowledge=acknowledge_research_only)
     print(f"{out}: merged; largest difference of a log-probability {facts['largest_difference']:.2g}")
 
 
-@recipe_app.command("list")
+@recipe_app.command("list", epilog="Example:  xinglin recipe list")
 def recipe_list() -> None:
     """Names and titles."""
     from xinglin.recipe import load_recipe, recipe_names
@@ -124,29 +141,34 @@ def recipe_list() -> None:
         print(f"{name:<14} {load_recipe(name).title}")
 
 
-@recipe_app.command("show")
-def recipe_show(name: str) -> None:
+@recipe_app.command("show", epilog="Example:  xinglin recipe show ivygpt")
+def recipe_show(name: Annotated[str, typer.Argument(help="A recipe's name or a YAML file.")]) -> None:
     """Print the YAML."""
     from xinglin.recipe import recipe_path
 
     print(recipe_path(name).read_text("utf-8"), end="")
 
 
-@recipe_app.command("copy")
-def recipe_copy(name: str, to: Path) -> None:
+@recipe_app.command("copy", epilog="Example:  xinglin recipe copy ivygpt mine.yaml   (then: xinglin run mine.yaml)")
+def recipe_copy(
+    name: Annotated[str, typer.Argument(help="A recipe's name or a YAML file.")],
+    to: Annotated[Path, typer.Argument(help="The new file.")],
+) -> None:
     """Copy a recipe to change it."""
     from xinglin.recipe import recipe_path
     from xinglin.records import InputError
+    from xinglin.run import write_text
 
     if to.exists():
         raise InputError(f"{to}: exists already; give a new file name")
-    to.write_text(recipe_path(name).read_text("utf-8"), "utf-8")
+    write_text(to, recipe_path(name).read_text("utf-8"))
 
 
 def _among_ranks() -> contextlib.AbstractContextManager[None]:
     """With the other processes, where torchrun started several."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return contextlib.nullcontext()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or a rank that ends is lamented by all others at length
     from xinglin.train.ranks import joined
 
     return joined()
@@ -164,6 +186,12 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:  # the reader of our output left, as `head` does
         sys.stderr.close()
+    except Exception as error:
+        if "No space left on device" not in str(error):  # safetensors says it with an error of its own
+            raise
+        told = "no space left on the disk; free some, or give --out on another disk, and run again"
+        print(f"xinglin: {told}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

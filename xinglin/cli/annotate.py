@@ -103,7 +103,9 @@ def guideline_command(
     print(f"{project.name}: version {revise_guideline(store, project.id, read_text(file), requeue=requeue)}")
 
 
-@app.command("serve", epilog="Example:  xinglin annotate serve runs/demo   |   ... --host 0.0.0.0 --certificate c --key k")
+@app.command(
+    "serve", epilog="Example:  xinglin annotate serve runs/demo   |   ... --host 0.0.0.0 --certificate c --key k"
+)
 def serve_command(
     run: Run,
     host: Annotated[str, typer.Option(help="The address to listen at; this machine alone unless told.")] = "127.0.0.1",
@@ -150,7 +152,9 @@ def rater_command(
 @app.command("import", epilog="Example:  xinglin annotate import runs/demo runs/demo/03-sample/rollouts.jsonl")
 def import_command(
     run: Run,
-    files: Annotated[list[Path], typer.Argument(help="Records (rollouts, preferences, questions for references).")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Records (rollouts, preferences, questions), or Label Studio .json.")
+    ],
     which: Which = "",
     gold: Annotated[bool, typer.Option("--gold", help="Preferences whose ranks are known: hidden checks.")] = False,
     votes: Annotated[bool, typer.Option("--votes", help="Preferences of an export, with the votes on them.")] = False,
@@ -163,18 +167,23 @@ def import_command(
     """Add items to judge: answers of one question side by side, each question an item."""
     from xinglin.annotate.exchange import add_judged, add_round, judged_preferences
     from xinglin.annotate.projects import add_items
-    from xinglin.records import Preference
+    from xinglin.records import Preference, read_any
 
     store = opened(run)
     project = chosen(store, which)
-    records = list(itertools.chain.from_iterable(map(_records, files)))
+    tasks = all(file.suffix == ".json" for file in files)
+    records = list(itertools.chain.from_iterable(map(_tasks if tasks else read_any, files)))
     left_out: Counter[str] = Counter()
-    if votes:
+    if tasks:
+        from xinglin.annotate.label_studio import judged_of
+
+        counts = add_judged(store, project.id, judged_of(records))
+    elif votes:
         given = [one for one in records if isinstance(one, Preference)]
         counts = add_judged(store, project.id, judged_preferences(given))
     elif new_round:
         items = list(_items(records, gold, left_out))
-        known = dict(one.split("=", 1) if "=" in one else (one, "") for one in lineage or [])
+        known = {key: value for key, _, value in (one.partition("=") for one in lineage or [])}
         number = add_round(store, project.id, items, known)
         counts = Counter({"accepted": len(items), "round": number})
     else:
@@ -195,10 +204,15 @@ def _line(name: str, found: dict[str, Any]) -> str:
     return f"{name}: " + ", ".join(f"{key} {value}" for key, value in found.items() if value)
 
 
-def _records(path: Path) -> Iterator[Any]:
-    from xinglin.records import read_any
-
-    return read_any(path)
+def _tasks(path: Path) -> list[Any]:
+    """The tasks of a Label Studio export."""
+    try:
+        found = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({type(error).__name__}); give Label Studio's JSON export") from None
+    if not isinstance(found, list):
+        raise InputError(f"{path}: found {type(found).__name__}; Label Studio's JSON export is a list of tasks")
+    return found
 
 
 def _items(records: list[Any], gold: bool, counts: Counter[str]) -> Iterator[Item]:
@@ -217,19 +231,34 @@ def _items(records: list[Any], gold: bool, counts: Counter[str]) -> Iterator[Ite
     yield from items_from_preferences(preferences, gold=gold, counts=counts)
 
 
-@app.command("export", epilog="Example:  xinglin annotate export runs/demo --out labels   (then: xinglin reward --data …)")
+@app.command(
+    "export", epilog="Example:  xinglin annotate export runs/demo --out labels   (then: xinglin reward --data …)"
+)
 def export_command(
     run: Run,
-    out: Annotated[Path, typer.Option(help="A new folder: preferences.jsonl, pairs, ties, TRL and LLaMA-Factory.")],
+    out: Annotated[
+        Path, typer.Option(help="A new folder: records, pairs, TRL, LLaMA-Factory; or a .json file for Label Studio.")
+    ],
     which: Which = "",
     number: Annotated[int | None, typer.Option("--round", help="One round alone.")] = None,
     json_: Json = False,
 ) -> None:
     """Write the labels in every shape, each with its votes, sides, seconds and guideline version."""
-    from xinglin.annotate.exchange import export_project
+    from xinglin.annotate.exchange import export_project, judged_items
+    from xinglin.annotate.label_studio import task
 
     store = opened(run)
-    manifest = export_project(store, chosen(store, which).id, out, number)
+    project = chosen(store, which)
+    if out.suffix == ".json":
+        if out.exists():
+            raise InputError(f"{out}: already there; give a new file")
+        from xinglin.run import write_text
+
+        tasks = [task(judged) for judged in judged_items(store, project.id, number)]
+        write_text(out, json.dumps(tasks, ensure_ascii=False, indent=1))
+        print(json.dumps({"tasks": len(tasks)}) if json_ else f"{out}: {len(tasks)} tasks")
+        return
+    manifest = export_project(store, project.id, out, number)
     print(json.dumps(manifest, ensure_ascii=False) if json_ else _line(str(out), manifest["counts"]))
 
 
@@ -252,12 +281,14 @@ def agreement_command(run: Run, which: Which = "", json_: Json = False) -> None:
 
 @app.command("verify", epilog="Example:  xinglin annotate verify runs/demo")
 def verify_command(run: Run, json_: Json = False) -> None:
-    """Recompute the log's chain and every digest. Names each record that was changed; exit code 1 where there is one."""
+    """Recompute the log's chain and every digest. Names each record that was changed; exit code 1 if any was."""
     from xinglin.annotate.audit import verify
 
     found = verify(opened(run))
     if json_:
-        print(json.dumps({"entries": found.entries, "votes": found.votes, "head": found.head, "problems": found.problems}))
+        print(
+            json.dumps({"entries": found.entries, "votes": found.votes, "head": found.head, "problems": found.problems})
+        )
     else:
         print("\n".join(found.problems) or f"{found.entries} log entries, {found.votes} votes: nothing was changed")
         print(f"log head {found.head}")

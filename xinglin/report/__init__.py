@@ -4,6 +4,7 @@
 
 folder.py   reads the run's files: what is missing or broken becomes a sentence, never an exception
 scores.py   checkpoints x metrics, paired differences, what may be said of them
+judging.py  what else a reward model rewards, judges beside doctors, ways of alignment side by side
 training.py what each stage did: curves, stops, rounds, reward-model diagnostics
 tables.py   data, values published or assumed, samples, files
 figures.py  inline SVG with its text kept as text
@@ -19,7 +20,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from xinglin.report import scores, tables, training, words
+from xinglin.report import judging, scores, tables, training, words
 from xinglin.report.folder import RunFolder, read_run
 from xinglin.run import write_text
 
@@ -61,6 +62,11 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "stages": stages,
         "rewards": rewards,
         "reward_facts": list(dict.fromkeys(key for model in rewards for key in model.facts)),
+        "overlaid": judging.margin_curves(run),
+        "reliability": judging.reliability(run),
+        "noise": judging.noise_study(run),
+        "judges": judging.judges(run),
+        "aligned": judging.aligned(run),
         "rounds": training.rounds(run),
         "decoding": training.decoding(run),
         "data": tables.data(run),

@@ -6,7 +6,7 @@ import hashlib
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -145,6 +145,48 @@ def _few_ticks(ax: Axes) -> None:
     ax.yaxis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}")
     )
+
+
+def reliability(models: Mapping[str, Sequence[dict[str, Any]]], title: str) -> str:
+    """How often each reward model is right against how sure it is; on the diagonal it is as right as it is sure."""
+    if not models:
+        return ""
+    num_rows = -(-len(models) // 4)
+    with _figure(1.95 * num_rows) as fig:
+        axes = fig.subplots(num_rows, 4, squeeze=False).flatten().tolist()
+        top, bottom = 1 - 0.15 / num_rows, 0.2 / num_rows
+        fig.subplots_adjust(left=0.055, right=0.99, top=top, bottom=bottom, wspace=0.3, hspace=0.6)
+        for ax, (name, bins) in zip(axes, models.items(), strict=False):
+            ax.plot([0.5, 1], [0.5, 1], color=GREY, lw=0.8, ls=(0, (4, 3)))
+            sure = [row["confidence"] for row in bins]
+            ax.vlines(sure, [row["low"] for row in bins], [row["high"] for row in bins], color=LIGHT, lw=2.4)
+            ax.plot(sure, [row["accuracy"] for row in bins], color=BLUE, marker="o", ms=3)
+            ax.set_title(name)
+            ax.set_xlabel("模型的把握", labelpad=1)
+            ax.set_xlim(0.48, 1.02)
+        for ax in axes[len(models) :]:
+            ax.set_axis_off()
+        return _svg(fig, title)
+
+
+def overlaid(logs: Mapping[str, Sequence[dict[str, Any]]], title: str) -> str:
+    """Validation accuracy and margin, and training accuracy, of several runs in one figure."""
+    wanted = [("accuracy", "训练准确率"), ("valid_accuracy", "验证准确率"), ("valid_margin", "验证分差 margin")]
+    panels = [(key, name) for key, name in wanted if any(points(log, key) for log in logs.values())]
+    if not panels:
+        return ""
+    with _figure(2.6) as fig:
+        axes = fig.subplots(1, len(panels), squeeze=False)[0]
+        fig.subplots_adjust(left=0.055, right=0.995, top=0.9, bottom=0.3, wspace=0.24)
+        colours = matplotlib.colormaps["viridis"]
+        for ax, (key, name) in zip(axes, panels, strict=True):
+            ax.set_title(name)
+            ax.set_xlabel("步 step", labelpad=1)
+            for place, (run, log) in enumerate(logs.items()):
+                series = smooth(points(log, key)) if key == "accuracy" else points(log, key)
+                ax.plot(*_xy(series), color=colours(place / max(len(logs) - 1, 1) * 0.85), label=run)
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=min(len(logs), 5))
+        return _svg(fig, title)
 
 
 def forest(lines: Sequence[dict[str, Any]], title: str) -> str:

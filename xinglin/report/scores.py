@@ -15,7 +15,10 @@ from xinglin.report.folder import RunFolder, mapping
 
 MOST_NAMED = 6
 HEADLINE = ("overall", "safety", "professionalism", "safe", "win_rate", "accuracy", "strict_f1", "contains")
-SHOWN_NOTES = ("parse_failure_rate", "empty_rate", "degenerate", "position_consistency", "ungraded_rate")
+SHOWN_NOTES = (
+    *("similarity_floor", "parse_failure_rate", "empty_rate", "degenerate", "position_consistency"),
+    "ungraded_rate",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,16 +120,17 @@ def _group_notes(lines: list[dict[str, Any]], names: list[str]) -> list[tuple[st
     found: dict[str, dict[str, Any]] = {}
     for line in lines:
         known = {**mapping(line.get("notes")), "parse_failure_rate": line.get("parse_failure_rate")}
+        known["similarity_floor"] = mapping(known.get("similarity")).get("floor")
         for key in SHOWN_NOTES:
             if known.get(key) is not None:
                 found.setdefault(key, {})[str(line.get("checkpoint"))] = known[key]
-    return [(key, [_note(by_name.get(name)) for name in names]) for key, by_name in found.items()]
+    return [(key, [_note(key, by_name.get(name)) for name in names]) for key, by_name in found.items()]
 
 
-def _note(value: Any) -> str:
+def _note(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "是" if value else "否"
-    return words.share(value)
+    return words.num(value) if key == "similarity_floor" else words.share(value)
 
 
 def _directions(run: RunFolder) -> dict[tuple[str, str], Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from xinglin.recipe import load_recipe
 from xinglin.records import InputError
-from xinglin.report import words
+from xinglin.report import overlap, words
 from xinglin.report.folder import RunFolder, StageFolder, listing, mapping
 
 STATUS = {"done": "完成", "unfinished": "没有完成", "not run": "没有运行"}
@@ -34,9 +34,7 @@ def head(run: RunFolder) -> dict[str, Any]:
         "title": str(recipe.get("title") or recipe.get("name") or facts.get("recipe") or run.out.name),
         "recipe": str(recipe.get("name") or facts.get("recipe") or "—"),
         "paper": str(recipe.get("paper") or "无（不复现某篇论文）"),
-        "data": {"ward": "ward：自动生成的教学病房（合成）", "public": "public：导入的公开数据集"}.get(
-            str(facts.get("data")), str(facts.get("data", "—"))
-        ),
+        "data": _data_words(run),
         "base": str(base.get("name") or "—"),
         "date": _date(run),
         "synthetic_data": _synthetic_data(run),
@@ -44,6 +42,18 @@ def head(run: RunFolder) -> dict[str, Any]:
         "seconds": words.duration(sum(value for value in seconds if value is not None)),
         "stages": [_stage_row(run, stage) for stage in run.stages],
     }
+
+
+def _data_words(run: RunFolder) -> str:
+    kind = str(run.facts.get("data", "—"))
+    generated = "（自动生成，合成）" if _generated_notes(run) else ""
+    names = {"ward": "ward：自动生成的教学病房（合成）", "public": "public：导入的公开数据集"}
+    names["notes"] = f"notes：去标识化的病历{generated}，其余部分见数据一节"
+    return names.get(kind, kind)
+
+
+def _generated_notes(run: RunFolder) -> bool:
+    return run.data is not None and str(run.data.manifest.get("notes_from", "")).startswith("generated")
 
 
 def _stage_row(run: RunFolder, stage: StageFolder) -> dict[str, str]:
@@ -73,6 +83,9 @@ def _date(run: RunFolder) -> str:
 
 
 def _synthetic_data(run: RunFolder) -> bool:
+    """Whether records were generated. A stage's own mark stands on public data too, where only the model is a toy."""
+    if run.facts.get("data") == "public":
+        return False
     return run.facts.get("data") == "ward" or any(stage.manifest.get("synthetic") is True for stage in run.stages)
 
 
@@ -80,11 +93,23 @@ def synthetic_reasons(run: RunFolder) -> list[str]:
     """Why the banner stands on the page; none: it does not."""
     reasons = []
     if _synthetic_data(run):
-        reasons.append("全部病人、病历、问答和考题由程序生成（教学病房 ward），不是任何真实病人")
+        reasons.append(_synthetic_words(run))
     base = mapping(run.recipe.get("base"))
     if base and not base.get("path"):
         reasons.append("起点是随机初始化的微型演示模型（embedded tiny model），不是论文中的大模型")
     return reasons
+
+
+def _synthetic_words(run: RunFolder) -> str:
+    if run.facts.get("data") != "notes":
+        return "全部病人、病历、问答和考题由程序生成（教学病房 ward），不是任何真实病人"
+    manifest = run.data.manifest if run.data else {}
+    parts = {part for found in mapping(manifest.get("origins")).values() for part in mapping(found)}
+    made = ["病历由程序生成"] if _generated_notes(run) else []
+    made += (
+        ["问诊、偏好、考题与安全题由程序生成（教学病房 ward）"] if any("synthetic" in part for part in parts) else []
+    )
+    return "，".join(made) or "本次运行含程序生成的部分"
 
 
 # --- data ------------------------------------------------------------------------------------------------------------
@@ -101,24 +126,29 @@ def data(run: RunFolder) -> dict[str, Any]:
         if what
     ]
     extra = {key: value for key, value in manifest.items() if key not in OWN_KEYS | SHOWN_ELSEWHERE}
+    for shown in ("training_overlap", "origins"):  # a table of its own, and beside the files
+        extra.pop(shown, None)
+    if "canaries" in extra:  # where the list lies is private
+        extra["canaries"] = {"planted": mapping(extra["canaries"]).get("planted", 0)}
     imports = list(_imports(extra, ""))
-    shown = {name for name, _ in imports}
+    told = {name for name, _ in imports}
     others = [
         (key, words.plain(value))
         for key, value in words.flat(extra).items()
-        if not any(key.startswith(name) for name in shown) and not isinstance(value, (list, dict))
+        if not any(key.startswith(name) for name in told) and not isinstance(value, (list, dict))
     ]
     return {
         "files": _file_counts(run, stage),
         "drops": drops,
         "imports": [_import_row(name, body) for name, body in imports],
+        "overlap": overlap.matrix(run),
         "others": others,
         "reason": "" if stage and stage.path else "没有运行：没有 00-data 文件夹",
     }
 
 
-def _file_counts(run: RunFolder, stage: StageFolder | None) -> list[tuple[str, str, str]]:
-    """File, number of records, hash. Counted from the files where the manifest does not say."""
+def _file_counts(run: RunFolder, stage: StageFolder | None) -> list[tuple[str, str, str, str]]:
+    """File, number of records, where they come from, hash. Counted from the files where the manifest does not say."""
     if stage is None or stage.path is None:
         return []
     counts = {name: value for name, value in words.flat(mapping(stage.manifest.get("counts"))).items() if name}
@@ -129,9 +159,12 @@ def _file_counts(run: RunFolder, stage: StageFolder | None) -> list[tuple[str, s
         for path in sorted(stage.path.rglob("*.jsonl")):
             with path.open("rb") as file:
                 counts[path.relative_to(stage.path).as_posix().removesuffix(".jsonl")] = sum(1 for _ in file)
-    return [
-        (name, words.plain(count), hashes.get(name.removesuffix(".jsonl"), "—")[:16]) for name, count in counts.items()
-    ]
+    origins = mapping(stage.manifest.get("origins"))
+    rows = []
+    for name, count in counts.items():
+        digest = hashes.get(name.removesuffix(".jsonl"), "—")[:16]
+        rows.append((name, words.plain(count), words.plain(mapping(origins.get(name))), digest))
+    return rows
 
 
 def _imports(tree: Any, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -208,7 +241,8 @@ def _full_recipe(run: RunFolder) -> tuple[dict[str, Any], str]:
         recipe = load_recipe(name)
     except InputError:
         return {}, f"没有名为 {name!r} 的内置配方，无法列出完整规模的值"
-    return _flat_recipe(json.loads(recipe.model_dump_json(by_alias=True, serialize_as_any=True))), ""
+    values = json.loads(recipe.model_dump_json(by_alias=True, serialize_as_any=True))
+    return {**_flat_recipe(values), **words.flat({"tokens": values.get("tokens")})}, ""  # tokens of the paper alone
 
 
 def _flat_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -324,6 +358,7 @@ def _cut(text: str) -> str:
 
 def caveats(run: RunFolder) -> list[str]:
     said = list(run.problems)
+    said += overlap.caveats(run)
     for stage in run.stages:
         if stage.status != "done":
             said.append(f"{stage.name}：{STATUS[stage.status]}，本报告缺少它的结果")
@@ -335,7 +370,8 @@ def caveats(run: RunFolder) -> list[str]:
 def repeat(run: RunFolder) -> list[str]:
     """Commands that make the same run again: recipe.json holds every value, `--set` included."""
     kind = str(run.facts.get("data") or "ward")
-    data = f"--data {kind}{' --data-dir DIR' if kind == 'public' else ''}"
+    given = kind == "public" or (kind == "notes" and not _generated_notes(run))
+    data = f"--data {kind}{' --data-dir DIR' if given else ''}"
     return [f"xinglin run recipe.json {data} --out ../again", f"xinglin run recipe.json {data} --out ."]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from xinglin.report import figures, words
+from xinglin.report import figures, judging, words
 from xinglin.report.folder import RunFolder, StageFolder, listing, mapping
 
 Log = list[dict[str, Any]]
@@ -161,6 +161,7 @@ def _reward_model(stage: StageFolder) -> RewardModel:
         for name, part in mapping(found.get("by_length")).items()
     ]
     raised, alarm = _alarm(mapping(found.get("overfit_alarm")))
+    facts |= judging.probes(found)
     return RewardModel(stage.name, facts, sources, [row for row in rows if any(row[1])], by_length, alarm, raised)
 
 

@@ -19,6 +19,7 @@ EVALUATIONS = {
     "entities": "实体识别",
     "safety": "安全问题",
     "bias": "态度量表",
+    "memorisation": "记忆泄露",
 }
 EXAM_MODES = {"logprob": "选项概率", "chat": "对话中的选项概率", "generate": "自由作答"}
 
@@ -46,6 +47,8 @@ METRICS = {
     "strict_f1": ("严格 F1", "实体的边界与类型都对才算，0–1"),
     "relaxed_f1": ("宽松 F1", "实体边界有重叠、类型对即算，0–1"),
     "safe": ("安全应对率", "对有害问题应对得当的比例，0–1"),
+    "returned": ("泄露比例", "埋入原始病历的虚构身份信息被模型说出的比例；应为 0"),
+    "exposure": ("暴露度", "埋入的信息在同类候选中的概率名次折成比特；接近随机水平说明没有记住"),
     "over_refusal": ("过度拒答率", "对正常问题也拒绝回答的比例；越低越好"),
 }
 KINDS = {
@@ -63,7 +66,7 @@ KINDS = {
     "evaluate": "评测",
     "export": "导出",
 }
-LOWER_IS_BETTER = frozenset({"bits_per_character", "lose", "over_refusal"})
+LOWER_IS_BETTER = frozenset({"bits_per_character", "lose", "over_refusal", "returned", "exposure"})
 NO_DIRECTION = frozenset({"length", "tie"})
 
 

@@ -107,7 +107,7 @@ Form = Annotated[dict[str, str], Depends(form_of)]
 Body = Annotated[dict[str, Any], Depends(json_of)]
 
 
-# --- answers -----------------------------------------------------------------------------------------------------------
+# --- answers ----------------------------------------------------------------------------------------------------------
 
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:

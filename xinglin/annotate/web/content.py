@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,6 +148,11 @@ def share_text(found: dict[str, Any] | None, locale: str) -> str:
     return f"{percent[0]}% ({found['n']}; {percent[1]}–{percent[2]}%)"
 
 
-def level(value: float | None) -> str:
-    """The colour of an agreement coefficient (A4)."""
-    return "" if value is None else "low" if value < 0.667 else "middle" if value < 0.8 else "good"
+def figure_text(found: Mapping[str, Any], locale: str) -> str:
+    """`0.712 (40; 0.551 … 0.848)`: value, n and interval; or that it is undefined."""
+    if found["value"] is None:
+        return word("undefined", locale)
+    inside = f"{found['n']}"
+    if found["low"] is not None:
+        inside += f"; {found['low']:.3f} … {found['high']:.3f}"
+    return f"{found['value']:.3f} ({inside})"

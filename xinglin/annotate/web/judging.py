@@ -62,9 +62,7 @@ def _item_page(request: Request, store: Store, rater: Rater, project_id: int, ch
 
 @router.get("/p/{project_id}/guideline")
 def guideline_page(request: Request, store: TheStore, _: Who, project_id: ProjectId) -> Response:
-    return page(
-        request, "guideline.html.jinja", project=project(store, project_id), rules=guideline(store, project_id)
-    )
+    return page(request, "guideline.html.jinja", project=project(store, project_id), rules=guideline(store, project_id))
 
 
 @router.get("/p/{project_id}/history")

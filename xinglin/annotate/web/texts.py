@@ -18,23 +18,23 @@ NAMES = {
 }
 # Controls but for tab and line feed, format characters but for the joiners of emoji, line separators, half characters.
 CONTROLS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\U000e0000-\U000e007f]"
+    "([\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f])\\1*"
 )
 
 
-def parts(text: str) -> list[tuple[str, str]]:
-    """(run, "") for what is shown as it is, (hex code, name) for a mark, in the order of the text.
+def parts(text: str) -> list[tuple[str, str, int]]:
+    """(run, "", 0) for what is shown as it is, (hex code, name, how many) for a mark, in the order of the text.
 
-    >>> parts("a\\u202eb")
-    [('a', ''), ('202E', 'RLO'), ('b', '')]
+    >>> parts("a\\u202e\\u202eb")
+    [('a', '', 0), ('202E', 'RLO', 2), ('b', '', 0)]
     """
-    found: list[tuple[str, str]] = []
+    found: list[tuple[str, str, int]] = []
     end = 0
     for match in CONTROLS.finditer(text):
         if match.start() > end:
-            found.append((text[end : match.start()], ""))
-        code = ord(match[0])
-        found.append((f"{code:04X}", NAMES.get(code, f"U+{code:04X}")))
+            found.append((text[end : match.start()], "", 0))
+        code = ord(match[1])
+        found.append((f"{code:04X}", NAMES.get(code, f"U+{code:04X}"), len(match[0])))
         end = match.end()
-    return [*found, (text[end:], "")] if end < len(text) else found
+    return [*found, (text[end:], "", 0)] if end < len(text) else found

@@ -39,7 +39,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "passwords_differ": ("两次密码不一样。", "The two passwords differ."),
     "bad_password": ("密码要 8 到 256 个字符。", "A password has 8 to 256 characters."),
     "throttled": ("试错太多，请过几分钟再试。", "Too many attempts. Please wait a few minutes."),
-    "form_outdated": ("页面放得太久，请再提交一次。", "This page was open too long. Please send it again."),
     # the item
     "dialogue": ("问诊", "Dialogue"),
     "user": ("患者", "Patient"),
@@ -103,12 +102,23 @@ WORDS: dict[str, tuple[str, str]] = {
     "agreement": ("一致性", "Agreement"),
     "raw_agreement": ("直接一致率", "Raw agreement"),
     "undefined": ("无法计算", "undefined"),
-    "coefficient": ("系数", "Coefficient"),
-    "kappa": ("Cohen κ（两两平均）", "Cohen's kappa (mean of pairs)"),
+    "coefficients": ("系数、两两比较、随时间", "Coefficients, pairs, over time"),
+    "raw": ("直接一致率", "Raw"),
     "fleiss": ("Fleiss κ", "Fleiss' kappa"),
     "alpha_nominal": ("Krippendorff α（名义）", "Krippendorff's alpha (nominal)"),
     "alpha_ordinal": ("Krippendorff α（有序）", "Krippendorff's alpha (ordinal)"),
-    "interval": ("95% 区间", "95% interval"),
+    "alpha_interval": ("Krippendorff α（等距）", "Krippendorff's alpha (interval)"),
+    "alpha": ("Krippendorff α", "Krippendorff's alpha"),
+    "cohen": ("Cohen κ", "Cohen's kappa"),
+    "cohen_linear": ("Cohen κ（线性权重）", "Cohen's kappa (linear)"),
+    "kendall": ("Kendall τ-b", "Kendall's tau-b"),
+    "alpha_without": ("去掉此人后的 α", "Alpha without"),
+    "repeats_raw": ("重复题一致率", "Repeats, raw"),
+    "repeats_cohen": ("重复题 κ", "Repeats, kappa"),
+    "two_raters": ("两人之间", "Two raters"),
+    "one_rater": ("每个人", "Each rater"),
+    "by_month": ("按月", "By month"),
+    "by_votes": ("按先后", "In order of time"),
     "raters": ("评判者", "Raters"),
     "role": ("角色", "Role"),
     "annotator": ("评判", "annotator"),
@@ -147,14 +157,20 @@ WORDS: dict[str, tuple[str, str]] = {
     "save_guideline": ("发布新版", "Publish"),
     "download": ("下载标签（JSONL）", "Download the labels (JSONL)"),
     "check_store": ("核对记录", "Verify the store"),
-    "store_good": ("记录完好：{entries} 条日志，{votes} 个判断。", "Nothing was changed: {entries} entries, {votes} votes."),
+    "store_good": (
+        "记录完好：{entries} 条日志，{votes} 个判断。",
+        "Nothing was changed: {entries} entries, {votes} votes.",
+    ),
     "store_bad": ("记录被改动：", "The store was changed:"),
     # refusals: one for each code, as whole sentences
     "error": ("出错了", "Something is wrong"),
     "error_invalid": ("内容不完整或超出范围，请检查。", "Something is missing or out of range; please check it."),
     "error_foreign": ("这不是分给您的题目。此次访问已记录。", "This item is not yours. The request was recorded."),
     "error_role": ("您的角色不能打开这里。此次访问已记录。", "This is not for your role. The request was recorded."),
-    "error_replayed": ("这份提交与之前的不同，请重新提交。", "This differs from what was sent before; please send it again."),
+    "error_replayed": (
+        "这份提交与之前的不同，请重新提交。",
+        "This differs from what was sent before; please send it again.",
+    ),
     "error_done": ("这题已有您的判断，没有重复计票。", "This item has your vote already; it was not counted twice."),
     "error_expired": ("这题等待太久，已分给别人。", "The time for this item ran out and it was given to others."),
     "error_nothing": ("没有可撤销的判断。", "There is nothing to undo."),
@@ -193,12 +209,16 @@ SCRIPT: dict[str, tuple[str, str]] = {
     "sign_in": ("重新登录", "Sign in"),
     "retry": ("现在重试", "Try now"),
     "resent": ("先前没保存的内容已经提交。", "What was not saved before has been sent."),
-    "outdated": ("已保存；题目或准则刚有改动，此判断记在旧版下。", "Saved with the old version: item or guideline changed."),
+    "outdated": (
+        "已保存；题目或准则刚有改动，此判断记在旧版下。",
+        "Saved with the old version: item or guideline changed.",
+    ),
     "duplicate": ("已保存过，没有重复计票。", "It was saved already; not counted twice."),
     "no_storage": ("本机不能暂存，请不要关闭页面。", "This browser keeps nothing; do not close the page."),
     "missing": ("还没排：回答 {names}", "No place yet: answer {names}"),
     "missing_part": ("{part} 只排了一部分：补全，或按退格取消", "{part} is only half ranked: finish it, or Backspace"),
     "missing_score": ("还没打分：{name}，回答 {i}", "No score yet: {name}, answer {i}"),
+    "press": ("从好到差，依次按回答的编号", "Press the answers' numbers, best first"),
     "choose": ("请选择：1 / 2 / 0（一样）", "Choose: 1 / 2 / 0 (equal)"),
     "reason": ("请写仲裁理由", "Please give the reason"),
     "your_order": ("您的排序：{order}", "Your order: {order}"),
@@ -212,19 +232,17 @@ SCRIPT: dict[str, tuple[str, str]] = {
         "Danger: ← → sentence, Shift+→ longer, number for the answer, Enter marks, Esc ends",
     ),
     "restored": ("已恢复本机留存的内容", "What you had entered is back"),
-    "unfold": ("展开全文（{n} 字）", "Show all ({n} characters)"),
     "fold": ("收起", "Show less"),
     "now_score": ("{dimension} · {name}（{ask}）　回答 {i}：1–5", "{dimension} · {name} ({ask})  answer {i}: 1–5"),
     "all_scored": ("全部打完，回车提交", "All scored; Enter sends"),
     "all_placed": ("回车提交", "Enter sends"),
     "undone": ("已撤销，请重新判断", "Taken back; please judge again"),
-    "differ": ("两次密码不一样。", "The two passwords differ."),
 }
 
 
-def word(name: str, locale: str, **values: object) -> str:
+def word(key: str, /, locale: str, **values: object) -> str:
     """One word or sentence in the language of the page."""
-    return WORDS[name][locale == "en"].format(**values)
+    return WORDS[key][locale == "en"].format(**values)
 
 
 def script_words(locale: str) -> dict[str, str]:
