@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, TableClause, create_engine, event, func, select, text
+from sqlalchemy import URL, Connection, Engine, RowMapping, TableClause, create_engine, event, func, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -95,27 +95,27 @@ def open_store(
     A file gets its anchor beside it (`annotate.db.anchor`); a PostgreSQL store has one where `anchor` names it. Raises
     `InputError` where there is no such store and `create` is off, or where a newer version wrote it.
     """
-    url = str(where)
-    if "://" not in url:
+    target: str | URL = str(where)
+    if "://" not in str(where):
         path = Path(where)
         if not create and not path.is_file():
-            raise InputError(f"{path}: no such store; give the file that `xinglin annotate init` made")
+            raise InputError(f"{path}: no such store; give the file that `xinglin annotate create` made")
         path.parent.mkdir(parents=True, exist_ok=True)
         anchor = anchor or path.with_name(path.name + ".anchor")
-        url = f"sqlite:///{path}"
-    store = Store(_engine(url), anchor, clock or (lambda: time.time_ns() // 1_000_000))
+        target = URL.create("sqlite", database=str(path))  # a path may hold % and ?, which a URL may not
+    store = Store(_engine(target), anchor, clock or (lambda: time.time_ns() // 1_000_000))
     with store.write() as connection:
         schema.migrate(connection)
     return store
 
 
-def _engine(url: str) -> Engine:
-    if url.startswith("postgresql://"):
+def _engine(url: str | URL) -> Engine:
+    if isinstance(url, str) and url.startswith("postgresql://"):
         url = url.replace("postgresql://", "postgresql+psycopg://", 1)
     try:
         engine = create_engine(url, pool_size=20, max_overflow=40, pool_timeout=BUSY_MS / 1000)
     except ModuleNotFoundError:
-        raise InputError("PostgreSQL needs psycopg: pip install 'xinglin[postgresql]'") from None
+        raise InputError("PostgreSQL needs psycopg: pip install 'xinglin[annotate]'") from None
     except (ArgumentError, NoSuchModuleError):
         raise InputError("the store's URL is not one of sqlite:///FILE, postgresql://USER@HOST/DATABASE") from None
     if engine.dialect.name == "sqlite":
