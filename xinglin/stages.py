@@ -156,8 +156,9 @@ def _run_stages(recipe: Recipe, options: RunOptions) -> tuple[Path, Path | None]
     }
     from xinglin.train import ranks
 
-    write_text(ranks.own(options.out) / "run.json", json.dumps(about))
-    write_text(ranks.own(options.out) / "recipe.json", recipe.model_dump_json(indent=1, by_alias=True, serialize_as_any=True))
+    out = ranks.own(options.out)
+    write_text(out / "run.json", json.dumps(about))
+    write_text(out / "recipe.json", recipe.model_dump_json(indent=1, by_alias=True, serialize_as_any=True))
     run = Run(recipe, options, {}, {})
     stages = dict(recipe.stages)
     ordered: list[tuple[str, StageConfig | Base]] = [("data", stages.pop("data", Data()))]
@@ -216,9 +217,7 @@ def _run_stage(run: Run, number: int, name: str, config: StageConfig | Base) -> 
         config = config.model_copy(update={"template": run.template(config.from_)})
     work = partial(FUNCTIONS[kind], run)
     begun = begin_with(key, config, {parent: {"": key} for parent, key in inputs.items()})
-    job = partial(
-        _work, stage, config, kind, begun, lambda config, stage: work(stage, config), synthetic=run.synthetic
-    )
+    job = partial(_work, stage, config, kind, begun, lambda config, stage: work(stage, config), synthetic=run.synthetic)
     ranks.each(kind, kind in TOGETHER, job)
 
 
@@ -290,7 +289,8 @@ def _inputs(run: Run, name: str, config: StageConfig | Base) -> dict[str, str]:
     found = {parent: run.keys[parent] for parent in names if parent in run.keys}
     if run.recipe.base.path and getattr(config, "from_", None) == "base":
         found["base"] = one_hash(hashes_of(Path(run.recipe.base.path)))
-    return found
+    files = [getattr(config, field, None) for field in ("file", "doctor_labels")]
+    return found | {str(path): one_hash(hashes_of(Path(path))) for path in files if path}
 
 
 def _data_inputs(options: RunOptions, config: Data) -> dict[str, str]:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_models
+import typer
 from tiny_stages import conversations
 
+from xinglin.cli import app, main
 from xinglin.records import write_records
 
 HEAVY = ("torch", "transformers", "numpy", "peft", "bitsandbytes", "matplotlib", "safetensors")
@@ -74,6 +79,35 @@ def test_recipes_are_listed_shown_and_copied(tmp_path: Path) -> None:
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     done = xinglin("run", "iimedgpt", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0 and "sft" in done.stdout and list(tmp_path.iterdir()) == []
+
+
+def test_every_verb_shows_an_example() -> None:
+    def verbs(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+        for part, below in getattr(command, "commands", {}).items():
+            yield from verbs(below, f"{name} {part}")
+        if not hasattr(command, "commands"):
+            yield name, command
+
+    found = dict(verbs(typer.main.get_command(app), "xinglin"))
+    assert len(found) > 30 and "xinglin recipe copy" in found
+    assert [name for name, verb in found.items() if f"{name} " not in (verb.epilog or "") + " "] == []
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("of ours")])
+def test_a_full_disk_is_the_users_and_no_other_fault_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("xinglin.cli.app", fail)
+    with pytest.raises(SystemExit if isinstance(error, OSError) else RuntimeError) as told:
+        main()
+    if isinstance(error, OSError):
+        assert told.value.code == 2
+        assert capsys.readouterr().err == (
+            "xinglin: no space left on the disk; free some, or give --out on another disk, and run again\n"
+        )
 
 
 # --- mistakes in what is asked for -----------------------------------------------------------------------------------

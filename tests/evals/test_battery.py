@@ -53,7 +53,7 @@ def test_what_runs_and_what_does_not(data: Path) -> None:
     found = {e.name: e for e in run_battery(FakeGenerator(good), data, QUICK, seed=0)}
     assert list(found) == [
         "documents", "dialogue", "dialogue_sampled", "dialogue_heldout", "pairwise", "general", "exam_logprob",
-        "exam_chat", "exam_generate", "general_exam", "entities", "safety", "safety_exam", "bias",
+        "exam_chat", "exam_generate", "general_exam", "entities", "safety", "safety_exam", "bias", "memorisation",
     ]  # fmt: skip
     reasons = {name: e.notes["not_run"] for name, e in found.items() if "not_run" in e.notes}
     assert reasons == {
@@ -62,6 +62,7 @@ def test_what_runs_and_what_does_not(data: Path) -> None:
         "general_exam": "general_exam/test.jsonl is not in the data folder",
         "safety_exam": "safety_exam/test.jsonl is not in the data folder",
         "bias": "no file of bias items was given (bias_items)",
+        "memorisation": "no list of canaries was given (evaluate.canaries)",
     }
     assert found["dialogue"].metrics["bleu"].value == pytest.approx(100)
     assert found["entities"].metrics["strict_f1"].value == 1.0 and found["safety"].metrics["safe"].value == 1.0

@@ -57,3 +57,4 @@ def test_prompts_nobody_labelled_are_counted_and_not_scored() -> None:
     assert found.metrics == {}
     assert found.notes["unlabelled"] == 3
     assert found.notes["refusal_rate_unlabelled"] == pytest.approx(2 / 3)
+    assert found.notes["not_run"].startswith("none of the 3 prompts says whether it is harmful")

@@ -1,7 +1,9 @@
-"""Guarantee f: one batch of eight is eight batches of one. Losses are summed, targets counted, divided once."""
+"""Guarantee f: one batch of eight is eight batches of one, and four of one on each of two ranks. Losses are summed,
+targets counted over all ranks, divided once."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ from typing import Any
 import pytest
 import tiny_models
 import torch
+from rank_runs import on_ranks
+from safetensors.torch import load_file, save_file
 from tiny_stages import run_stage
 
 from xinglin.config import Dpo, Reward, Sft, Training
@@ -18,7 +22,8 @@ from xinglin.models.template import template_named
 from xinglin.models.trainable import Trainable, load_trainable
 from xinglin.objectives.causal import Loss, causal_lm
 from xinglin.records import Conversation, Message
-from xinglin.run import Stage
+from xinglin.run import Stage, write_text
+from xinglin.train import ranks
 from xinglin.train.engine import Engine
 
 LENGTHS = (1, 60, 2, 40, 3, 30, 1, 20)  # characters of eight answers
@@ -59,6 +64,27 @@ def test_one_by_eight_is_eight_by_one(tmp_path: Path, model: Path) -> None:
         assert torch.allclose(a, b, atol=1e-6), name
 
 
+def _one_step_on_a_rank(folder: Path, parent: Path) -> None:
+    with ranks.joined():
+        model, metrics = one_step(ranks.own(folder), parent, [pack([row]) for row in rows()])
+        grads = ranks.gather({name: p.grad for name, p in model.module.named_parameters() if p.grad is not None})
+        if ranks.is_main():
+            save_file(grads, folder / "gradient.safetensors")
+            write_text(folder / "metrics.json", json.dumps(metrics))
+
+
+def test_one_by_eight_is_two_ranks_by_four(tmp_path: Path, model: Path) -> None:
+    """The rank with the long answers has many times the other's targets."""
+    whole, first = one_step(tmp_path, model, [pack(rows())])
+    assert on_ranks(2, _one_step_on_a_rank, tmp_path, model) == [0, 0]
+    assert json.loads((tmp_path / "metrics.json").read_text("utf-8")) == pytest.approx(first, rel=1e-5)
+    found = load_file(tmp_path / "gradient.safetensors")
+    expected = {name: p.grad for name, p in whole.module.named_parameters() if p.grad is not None}
+    assert found.keys() == expected.keys()
+    for name, grad in expected.items():
+        assert torch.allclose(found[name], grad, atol=1e-6), name
+
+
 def test_a_mean_of_means_would_have_been_another_gradient(tmp_path: Path, model: Path) -> None:
     """What the engine must not do: the mean over micro-batches of each one's mean."""
     ours, _ = one_step(tmp_path, model, [pack([row]) for row in rows()])
@@ -97,6 +123,4 @@ def test_a_stage_does_not_depend_on_its_micro_batches(
 
 
 def tensors_of(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
     return load_file(path)

@@ -79,4 +79,11 @@ def test_the_data_stage_reports_it(tmp_path: Path, kind: str, capfd: pytest.Capt
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("overlap: ")]
     assert len(said) == sum(row["overlap"] > 0 for row in manifest["training_overlap"]["table"])
     page = (tmp_path / "run/report.html").read_text("utf-8")
-    assert "训练数据与测试集的重叠" in page and all(f">{train}</td>" in page for train in there & set(TRAINING))
+    matrix = page.partition("训练数据与测试集的重叠")[2].partition("</table>")[0]
+    items = {row["test"]: row["items"] for row in manifest["training_overlap"]["table"]}
+    for name, count in items.items():
+        assert f">{name}<br>共 {count} 题</th>" in matrix
+    for row in manifest["training_overlap"]["table"]:
+        line = matrix.partition(f">{row['data']}</td>")[2].partition("</tr>")[0]
+        cell = line.split("</td>")[list(items).index(row["test"])].rpartition('"r">')[2]
+        assert cell == "0" if not row["overlap"] else cell.startswith(f"<b>{row['overlap']}</b>")

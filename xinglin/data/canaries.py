@@ -35,7 +35,7 @@ SENTENCES = {
     "mrn": "住院号：{value}。",
 }
 # Written in none of the name lists that stand-ins are drawn from, so that a hit is a leak and no chance.
-RARE_SURNAMES, RARE_GIVEN = "郗郦郄逄蒯蔺", "翀赟璘旻暄翊翮昶珅骞煊"
+RARE_SURNAMES, RARE_GIVEN = "郗郦晁逄蒯蔺", "翀赟璘旻暄翊翮昶珅骞煊"
 HISTORY = "现病史："
 
 
@@ -75,7 +75,9 @@ def plant(read: Callable[[], Iterable[Note]], count: int, seed: int) -> Planted:
     used: set[str] = set()
     for number in range(count):
         kind = list(SENTENCES)[number % len(SENTENCES)]
-        value = next(value for value in iter(lambda: draw(kind, rng), "") if value not in used)
+        value = draw(kind, rng)
+        while value in used:
+            value = draw(kind, rng)
         used.add(value)
         sentences[chosen[number % len(chosen)]].append((kind, value))
     return Planted(read, dict(sentences), tuple(_canaries(read, sentences)))

@@ -11,6 +11,7 @@
     safety/test.jsonl                    refusing and not refusing    safety.py
     safety_exam/test.jsonl               safety as multiple choice    exam.py (named safety_exam)
     bias items (a path of their own)     attitude scales              bias.py
+    canaries (a private path)            planted identifiers          memorisation.py
 
 What is missing is listed as not run, with the reason. "Better" is said only when the paired interval excludes 0.
 """
@@ -24,7 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xinglin.evals import bias, dialogue, documents, entities, exam, general, safety
+from xinglin.data.canaries import read_canaries
+from xinglin.evals import bias, dialogue, documents, entities, exam, general, memorisation, safety
 from xinglin.evals.dialogue import Judge, Scorer
 from xinglin.evals.exam import Mode
 from xinglin.evals.result import Evaluation, answer_texts, not_run, question_prompts
@@ -35,7 +37,7 @@ from xinglin.rollout.generator import Decoding, Generator
 
 EVALUATIONS = (
     *("documents", "dialogue", "dialogue_sampled", "dialogue_heldout", "pairwise", "general"),
-    *("exam", "general_exam", "entities", "safety", "safety_exam", "bias"),
+    *("exam", "general_exam", "entities", "safety", "safety_exam", "bias", "memorisation"),
 )
 SAMPLED = (1.0, 0.9)  # temperature and top_p of ChiMed-GPT's README: what alignment shapes is the distribution
 MOST_EMBEDDED = 400_000  # characters: a few seconds on one core
@@ -45,7 +47,8 @@ FEWEST_DIFFERING = 6  # five items that all point one way have p = 1/16 in an ex
 @dataclass(frozen=True, slots=True)
 class BatterySettings:
     """No `evaluations` means all; `limit` keeps the first items of each file (0 = all); `bias_items` is a CSV or YAML
-    file. `exam_shots` is for mode logprob: chat and generate ask without shots, as a chat model is asked."""
+    file, `canaries` the private list of planted identifiers. `exam_shots` is for mode logprob: chat and generate ask
+    without shots, as a chat model is asked."""
 
     evaluations: tuple[str, ...] = ()
     limit: int = 0
@@ -60,6 +63,7 @@ class BatterySettings:
     chunk: int = documents.CHUNK
     bias_items: Path | None = None
     bias_languages: tuple[str, ...] = ("zh", "en")
+    canaries: Path | None = None
     draws: int = 10_000
 
 
@@ -71,8 +75,9 @@ def battery_settings(values: Mapping[str, Any]) -> BatterySettings:
     for name in values.get("evaluations", ()):
         _known(name, EVALUATIONS, "evaluation")
     made: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    if made.get("bias_items") is not None:
-        made["bias_items"] = Path(made["bias_items"])
+    for name in ("bias_items", "canaries"):
+        if made.get(name) is not None:
+            made[name] = Path(made[name])
     return BatterySettings(**made)
 
 
@@ -108,6 +113,7 @@ def run_battery(
         "safety": battery.safety,
         "safety_exam": lambda: battery.exam("safety_exam"),
         "bias": battery.bias,
+        "memorisation": battery.memorisation,
     }
     wanted = battery.settings.evaluations or EVALUATIONS
     for name in wanted:
@@ -200,6 +206,13 @@ class _Battery:
         items = bias.load_items(path)
         how = {"seed": self.seed, "draws": self.settings.draws}
         return [bias.run(self.generator, items, languages=self.settings.bias_languages, **how)]
+
+    def memorisation(self) -> list[Evaluation]:
+        if self.settings.canaries is None:
+            return [not_run("memorisation", "no list of canaries was given (evaluate.canaries)")]
+        canaries = read_canaries(self.settings.canaries)
+        limit = self.settings.limit or len(canaries)
+        return [memorisation.run(self.generator, canaries[:limit], **self.generation())]
 
     def read(self, name: str, kind: type[RecordT], limited: bool = True) -> tuple[list[RecordT], str]:
         """The records, or none and the reason."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from xinglin.config import Evaluate
-from xinglin.evals import reward_order
+from xinglin.evals import aligned, judge_exam, reward_order
 from xinglin.evals.battery import (
     FEWEST_DIFFERING,
     BatterySettings,
@@ -26,8 +27,9 @@ from xinglin.evals.battery import (
 from xinglin.evals.dialogue import Judge, Scorer, pairwise
 from xinglin.evals.result import Evaluation, Metric
 from xinglin.metrics import paired_difference
-from xinglin.records import Question, read_records
+from xinglin.records import InputError, Preference, Question, read_records
 from xinglin.rollout.generator import Generator
+from xinglin.rollout.reward import load_reward
 from xinglin.run import Stage, write_text
 
 
@@ -41,17 +43,23 @@ def evaluate(
     out: Path,
     rewards: Mapping[str, Path] | None = None,
     judge: Judge | None = None,
+    held_out_reward: Path | None = None,
+    folders: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Evaluate every checkpoint once; what was evaluated before an interruption is not done again.
 
     `models` loads a checkpoint's generator by name, one at a time; `rewards` names the diagnostics of reward stages.
+    `held_out_reward` is a reward model's folder, `folders` the stages' own: `config.aligned` are compared by the one
+    and by the costs in the other. The judge is examined on `config.doctor_labels`.
     """
+    rankings = _doctors_rankings(config, judge or scorer)
     settings = BatterySettings(
         evaluations=config.evaluations,
         limit=config.limit or 0,
         max_new_tokens=config.decoding.max_new_tokens,
         temperature=config.decoding.temperature,
         bias_items=bias_items,
+        canaries=Path(config.canaries) if config.canaries else None,
         exam_modes=config.exam_modes,
     )
     embed = embedding_of(data, seed=config.seed)
@@ -81,7 +89,52 @@ def evaluate(
     ]
     write_lines(out / "scores.jsonl", scores)
     write_lines(out / "comparisons.jsonl", comparisons)
-    return {"num_scores": len(scores), "num_comparisons": len(comparisons)}
+    facts: dict[str, Any] = {"num_scores": len(scores), "num_comparisons": len(comparisons)}
+    if config.aligned:
+        reward = _reward_score(held_out_reward) if held_out_reward else None
+        how = aligned.Measures(scorer, reward, config.decoding.max_new_tokens, config.seed)
+        facts["aligned"] = _side_by_side(config, stage, models, data, how, folders or {})
+    if rankings and judge:
+        facts["judge_exam"] = _examine_judge(config, stage, judge, rankings)
+    return facts
+
+
+def _doctors_rankings(config: Evaluate, judge: Any) -> list[Preference]:
+    """What the judge is examined on, read before anything else is done. Raises `InputError` where there is no judge."""
+    if not config.doctor_labels:
+        return []
+    if judge is None:
+        raise InputError("evaluate.doctor_labels is set, but there is no judge to examine; set judge_url as well")
+    return list(read_records(Path(config.doctor_labels), Preference))
+
+
+def _reward_score(folder: Path) -> aligned.RewardScore:
+    model = load_reward(folder)
+    return lambda question, text: float(model.score_texts(question.prompt, [text])[0])
+
+
+def _side_by_side(
+    config: Evaluate,
+    stage: Stage,
+    models: Mapping[str, Callable[[], Generator]],
+    data: Path,
+    how: aligned.Measures,
+    folders: Mapping[str, Path],
+) -> list[dict[str, Any]]:
+    chosen = {name: models[name] for name in (config.reference, *config.aligned)}
+    questions = list(islice(read_records(data / "questions/test.jsonl", Question), config.limit))
+    costs = {name: aligned.cost_of(folders[name]) for name in config.aligned if name in folders}
+    found = aligned.run(chosen, config.reference, questions, how, costs)
+    body = {"reference": config.reference, "rows": found}  # no list: those are results of checkpoints
+    write_text(stage.dir / "side_by_side.json", json.dumps(body, ensure_ascii=False, indent=1))
+    return found
+
+
+def _examine_judge(config: Evaluate, stage: Stage, judge: Judge, rankings: Sequence[Preference]) -> dict[str, Any]:
+    found = judge_exam.run(judge, rankings, name=getattr(judge, "name", "rule"), seed=config.seed)
+    found["cost"] = getattr(judge, "cost", {})
+    write_text(stage.dir / "judge_exam.json", json.dumps(found, ensure_ascii=False, indent=1))
+    return found
 
 
 def head_to_head(

@@ -70,6 +70,8 @@ def run(
         "refusal_rate_unlabelled": share(is_refusal(texts[name]) for name in unlabelled),
         "prompt_sha256": prompt_hash(prompts.values()),
     }
+    if not metrics:
+        notes["not_run"] = f"none of the {len(unlabelled)} prompts says whether it is harmful (meta.harmful): no score"
     return evaluation("safety", metrics, notes, texts)
 
 

@@ -23,7 +23,7 @@ from xinglin.run import versions
 
 def print_plan(recipe: Recipe, data: str) -> None:
     """The stages in order, with what each trains on and the memory it needs at the recipe's base."""
-    shape = recipe.base.full_shape
+    shape = None if recipe.base.tiny else recipe.base.full_shape
     print(f"{recipe.name}: {recipe.title}\nbase: {recipe.base.name}\ndata: {data}\n")
     print(f"{'stage':<20} {'kind':<10} {'from':<12} {'method':<7} {'lr':>8} {'batch':>6} {'epochs':>6} {'GB':>7}")
     for name, config in recipe.stages.items():
@@ -40,6 +40,8 @@ def print_plan(recipe: Recipe, data: str) -> None:
         print(
             "Memory is a paper estimate for one process, activations kept (no recompute); not measured on this machine."
         )
+    elif recipe.base.tiny:
+        print("\nThe embedded model: `xinglin doctor --plan` measures its time and memory in miniature.")
     assumed = sum(value.startswith("assumed") for value in recipe.provenance.values())
     published = sum(value.startswith("published") for value in recipe.provenance.values())
     if recipe.provenance:

@@ -4,6 +4,7 @@
     conversations/{train,valid}.jsonl    consultations of mixed quality, dialogues, instructions, exams, safety
     general/{train,valid}.jsonl          general facts asked and answered
     preferences/{train,valid}.jsonl      four ranked answers to a prompt
+    preferences/danger.jsonl             a safe answer and a dangerous one, one place apart
     questions/{train,test,heldout_diseases}.jsonl   rollout prompts; held-out patients and phrasings; unseen diseases
     general_questions/test.jsonl  general_exam/test.jsonl  exam/{dev,test}.jsonl  entities/{train,test}.jsonl
     safety/test.jsonl  notes/train.jsonl
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from xinglin.data.ward import consult, general, notes, preferences, tasks, text
+from xinglin.data.ward import consult, danger, general, notes, preferences, tasks, text
 from xinglin.data.ward.world import World, load_world
 from xinglin.records import Conversation, InputError, Record, write_records
 
@@ -48,6 +49,8 @@ class WardConfig:
     num_fact_phrasings: int = 3
     num_preferences: int = 600
     num_valid_preferences: int = 100
+    num_danger_pairs: int = 60
+    """Pairs of each of the four kinds of danger that a reward model is examined with."""
     num_questions: int = 400
     num_test_questions: int = 200
     num_heldout_questions: int = 80
@@ -169,6 +172,7 @@ def _aligned(world: World, c: WardConfig, seed: int) -> dict[str, Iterator[Recor
 
 def _tests(world: World, trained: World, unseen: World, c: WardConfig, seed: int) -> dict[str, Iterator[Record]]:
     return {
+        "preferences/danger": danger.danger_pairs(trained, c.num_danger_pairs, seed),
         "questions/test": consult.questions(trained, c.num_test_questions, "test", "test", seed),
         "questions/heldout_diseases": consult.questions(
             unseen, c.num_heldout_questions if unseen.diseases else 0, "heldout", "test", seed
