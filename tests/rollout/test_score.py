@@ -54,7 +54,7 @@ def test_rank_counts_everything_it_leaves_out() -> None:
     (made,) = rank(rollouts, 0.05, counts)
     assert [answer.text for answer in made.answers] == ["好", "差"]
     assert (made.id, made.ranks, made.source) == ("ranked-a", (1, 2), "ward")
-    assert made.meta == {"patient_id": "a", "scores": [0.9, 0.1], "score_source": "rule"}
+    assert made.meta == {"patient_id": "a", "scores": [0.9, 0.1], "label_source": "rule"}
     assert counts == {"rollouts": 7, "answers said twice": 2, "questions": 3, "questions whose answers all tie": 2}
 
 
@@ -101,3 +101,43 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         InputError, match="questions.jsonl: 1 rollouts answer questions that are not in it, the first is '1'"
     ):
         run(tmp_path, lambda *_: {}, [rollout("1", "lost", "x")])
+
+
+def human(made: Rollout, value: float) -> Rollout:
+    return replace(made, scores=(Score(value, "overall", "human", "dr-1"),))
+
+
+def test_a_mixture_keeps_the_source_of_each_label(tmp_path: Path) -> None:
+    """a: ranked by doctors. b: two of three answers scored by doctors. c: one of two, so the rule ranks. d: rule."""
+    given = [
+        rollout(f"{q}{i}", q, "好" * (i + 1)) for q, n in (("a", 2), ("b", 3), ("c", 2), ("d", 2)) for i in range(n)
+    ]
+    theirs = Preference("a", user("头痛"), (Answer("好"), Answer("好好")), (1, 2), "ward", {"patient_id": "a"})
+    path = tmp_path / "human.jsonl"
+    by_id = {r.id: r for r in given}
+    write_records(path, [theirs, human(by_id["b0"], 0.9), human(by_id["b2"], 0.2), human(by_id["c0"], 0.9)])
+    facts = run(tmp_path, lambda question, text: {"overall": len(text) / 10}, given, file=str(path))
+    made = {}
+    for name in ("train", "valid"):
+        made |= {p.id: p for p in read_records(tmp_path / f"out/preferences/{name}.jsonl", Preference)}
+    sources = {name: p.meta["label_source"] for name, p in made.items()}
+    assert sources == {"a": "human", "ranked-b": "human", "ranked-c": "rule", "ranked-d": "rule"}
+    assert made["a"].ranks == (1, 2) and made["a"].answers == theirs.answers
+    assert [answer.text for answer in made["ranked-b"].answers] == ["好", "好好好"]  # doctors' order, and theirs alone
+    assert made["ranked-c"].answers[0].text == "好好"
+    counts = facts["counts"]
+    assert counts["rankings by human"] == counts["rankings by rule"] == 2
+    assert counts["answers of questions that doctors ranked"] == 2
+    assert counts["answers without a doctor's score beside answers that have one"] == 1
+
+
+def test_a_score_that_is_not_human_is_no_label_of_a_doctor(tmp_path: Path) -> None:
+    given = [rollout("1", "a", "好", 0.9)]
+    write_records(tmp_path / "human.jsonl", given)
+    with pytest.raises(InputError, match="rollout '1' has a score that is not human"):
+        run(tmp_path, lambda *_: {}, given, file=str(tmp_path / "human.jsonl"))
+
+
+def test_a_local_judge_needs_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="scorer local needs `model:`, a model folder; given 'nowhere'"):
+        run(tmp_path, None, [], scorer="local", model="nowhere")

@@ -1,6 +1,6 @@
-"""A language model as judge, over an OpenAI-style API: scores of one answer, or the better of two.
+"""A language model as judge, over an OpenAI-style API or on this machine: scores of one answer, or the better of two.
 
-    scorer = UrlScorer(url, model, cache=stage.dir / "judge.jsonl")
+    scorer = UrlScorer(url, model, cache=stage.dir / "judge.jsonl")      scorer = LocalScorer(generator)
     scorer(question, text)      {"safety", "professionalism", "fluency", "overall"}, each 0 to 1
 
 The rubric is SPF, Safety > Professionalism > Fluency in nine abilities (IIMedGPT arXiv:2501.02869 after Zhongjing
@@ -24,11 +24,13 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from xinglin.records import InputError, Question
+from xinglin.records import InputError, Message, Question
+from xinglin.rollout.generator import Decoding, Generator
 from xinglin.rollout.url import LONGEST_WAIT, RETRIES, ContextFull, Fault, Server, read_reply, usage
 
 ABILITIES = {
@@ -84,14 +86,12 @@ class Ungraded(InputError):
         self.reason = reason
 
 
-class UrlScorer:
-    """Scores of one answer. Usable from several threads; `cost` counts what was paid."""
+class RubricScorer:
+    """Scores of one answer by a judge, wherever it runs. `cost` counts what was paid."""
 
-    def __init__(
-        self, url: str, model: str, *, cache: Path | None = None, api_key_env: str | None = None, timeout: float = 60
-    ) -> None:
-        self.name = _judge_name(model, SCORE_VERSION, SCORE_RUBRIC)
-        self._judge = _Judge(self.name, Server(url, api_key_env=api_key_env, timeout=timeout), model, cache)
+    def __init__(self, judge: _Judge) -> None:
+        self.name = judge.name
+        self._judge = judge
 
     @property
     def cost(self) -> dict[str, int]:
@@ -105,6 +105,25 @@ class UrlScorer:
         return spf_scores(rated)
 
 
+class UrlScorer(RubricScorer):
+    """A judge behind an OpenAI-style address; usable from several threads."""
+
+    def __init__(
+        self, url: str, model: str, *, cache: Path | None = None, api_key_env: str | None = None, timeout: float = 60
+    ) -> None:
+        server = Server(url, api_key_env=api_key_env, timeout=timeout)
+        name = _judge_name(model, SCORE_VERSION, SCORE_RUBRIC)
+        super().__init__(_Judge(name, partial(_url_reply, server, model), model, cache))
+
+
+class LocalScorer(RubricScorer):
+    """A judge on this machine, through the same prompts; one thread. Prompt tokens are not counted: they are free."""
+
+    def __init__(self, generator: Generator, *, cache: Path | None = None) -> None:
+        name = _judge_name(generator.name, SCORE_VERSION, SCORE_RUBRIC)
+        super().__init__(_Judge(name, partial(_local_reply, generator), generator.name, cache))
+
+
 class PairJudge:
     """The better of two answers, asked once in the order given: both orders are the caller's."""
 
@@ -112,7 +131,8 @@ class PairJudge:
         self, url: str, model: str, *, cache: Path | None = None, api_key_env: str | None = None, timeout: float = 60
     ) -> None:
         self.name = _judge_name(model, PAIR_VERSION, PAIR_RUBRIC)
-        self._judge = _Judge(self.name, Server(url, api_key_env=api_key_env, timeout=timeout), model, cache)
+        server = Server(url, api_key_env=api_key_env, timeout=timeout)
+        self._judge = _Judge(self.name, partial(_url_reply, server, model), model, cache)
 
     @property
     def cost(self) -> dict[str, int]:
@@ -187,12 +207,44 @@ def _judge_name(model: str, version: str, rubric: str) -> str:
     return f"llm:{model}:{version}:{hashlib.sha256(rubric.encode()).hexdigest()[:8]}"
 
 
-class _Judge:
-    """Asks the server, remembers what it said, counts what that cost."""
+Reply = Callable[[list[dict[str, str]], int, Callable[[Mapping[str, int]], None]], str]
+"""(messages, attempt, pay) -> the judge's words; `pay` is told what they cost before they are read."""
 
-    def __init__(self, name: str, server: Server, model: str, cache: Path | None) -> None:
+
+def _decoding(attempt: int) -> tuple[float, int]:
+    """Temperature and seed: greedy first; a retry must differ, or a deterministic judge repeats what cannot be read."""
+    return (0.3 if attempt else 0.0), attempt
+
+
+def _url_reply(
+    server: Server, model: str, messages: list[dict[str, str]], attempt: int, pay: Callable[[Mapping[str, int]], None]
+) -> str:
+    temperature, seed = _decoding(attempt)
+    decoding = {"temperature": temperature, "seed": seed, "max_tokens": MAX_TOKENS}
+    reply = server.post("chat/completions", {"model": model, "messages": messages, **decoding}, retries=0)
+    pay(usage(reply))
+    return str(read_reply(server, reply)[0])
+
+
+def _local_reply(
+    generator: Generator, messages: list[dict[str, str]], attempt: int, pay: Callable[[Mapping[str, int]], None]
+) -> str:
+    temperature, seed = _decoding(attempt)
+    prompt = [Message("system", messages[0]["content"]), Message("user", messages[1]["content"])]
+    try:
+        (answer,) = generator.generate([prompt], Decoding(MAX_TOKENS, temperature), seed=seed)[0]
+    except InputError as error:  # all that a model on this machine refuses is a prompt it cannot hold
+        raise ContextFull(str(error)) from None
+    pay({"completion_tokens": int(answer.decoding.get("tokens", 0))})
+    return answer.text
+
+
+class _Judge:
+    """Asks, remembers what was said, counts what that cost."""
+
+    def __init__(self, name: str, reply: Reply, model: str, cache: Path | None) -> None:
         self.name = name
-        self.server = server
+        self.reply = reply
         self.model = model
         self._cache = cache
         self._known = _read_cache(cache) if cache else {}
@@ -226,15 +278,12 @@ class _Judge:
         raise Ungraded(self.name, reason)
 
     def _reply(self, messages: list[dict[str, str]], attempt: int) -> str:
-        # greedy first; a retry must differ, or a deterministic judge repeats what could not be read
-        decoding = {"temperature": 0.3 if attempt else 0.0, "seed": attempt, "max_tokens": MAX_TOKENS}
+        self._pay({"calls": 1})
+        return self.reply(messages, attempt, self._pay)
+
+    def _pay(self, cost: Mapping[str, int]) -> None:
         with self._lock:
-            self._counts["calls"] += 1
-        body = {"model": self.model, "messages": messages, **decoding}
-        reply = self.server.post("chat/completions", body, retries=0)
-        with self._lock:
-            self._counts.update(usage(reply))
-        return read_reply(self.server, reply)[0]
+            self._counts.update(cost)
 
     def _remember(self, key: str, verdict: dict[str, Any]) -> None:
         with self._lock:

@@ -1,10 +1,14 @@
 """A score for each sampled answer, and the rankings that follow from the scores.
 
-    xinglin score --rollouts rollouts.jsonl --data questions.jsonl --set scorer=rule --out DIR
+    xinglin score --rollouts rollouts.jsonl --data questions.jsonl --judge rule --out DIR
 
-Every score carries its source: human, llm or rule. Answers whose scores lie within the margin are a tie. An answer that
-the judge could not grade has no score, is in no ranking, and is counted; more than 1 % of them is an error. The key of
-a judge that wants one is read from the environment variable XINGLIN_JUDGE_KEY.
+Every score carries its source: human, llm or rule. In a mixture a question whose answers doctors ranked keeps their
+ranking, one of which they scored two answers or more is ranked by their scores, and the scorer does the rest: no
+ranking mixes sources, and `meta.label_source` of each says which it is.
+
+Answers whose scores lie within the margin are a tie. An answer that the judge could not grade has no score, is in no
+ranking, and is counted; more than 1 % of them is an error. The key of a judge that wants one is read from the
+environment variable XINGLIN_JUDGE_KEY.
 """
 
 from __future__ import annotations
@@ -13,13 +17,13 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from xinglin.config import Score as ScoreConfig
-from xinglin.records import InputError, Preference, Question, Rollout, Score, read_records, write_records
-from xinglin.rollout.judge import Ungraded, UrlScorer
+from xinglin.records import InputError, Preference, Question, Rollout, Score, read_any, read_records, write_records
+from xinglin.rollout.judge import LocalScorer, RubricScorer, Ungraded, UrlScorer
 from xinglin.rollout.url import REQUESTS_AT_ONCE
 from xinglin.run import Stage, seed_for
 
@@ -34,20 +38,22 @@ def score(config: ScoreConfig, stage: Stage, rollouts: Path, questions: Path, ru
     """Write rollouts.jsonl with scores and preferences/{train,valid}.jsonl made from them."""
     counts: Counter[str] = Counter()
     facts: dict[str, Any] = {"scorer": config.scorer}
+    if config.scorer == "human" and not config.file:
+        raise InputError(f"stage {stage.name!r}: scorer human needs `file:`, a JSONL of rollouts with human scores")
+    human = _read_human(config)
     if config.scorer == "human":
-        if not config.file:
-            raise InputError(f"stage {stage.name!r}: scorer human needs `file:`, a JSONL of rollouts with human scores")
-        scored = list(read_records(Path(config.file), Rollout))
-        graded = scored
+        scored = graded = list(human.scored.values())
     else:
-        judge = _llm(config, stage) if config.scorer == "llm" else None
+        judge = _judge(config, stage)
         name = judge.name if judge else "rule"
-        items = list(read_records(rollouts, Rollout))
-        scored = _scored(config, stage, items, questions, judge or rule, name, counts)
+        items, kept = human.divide(read_records(rollouts, Rollout), counts)
+        graded = _scored(config, stage, items, questions, judge or rule, name, counts)
+        scored = [*kept, *graded]
         graded = [rollout for rollout in scored if rollout.scores or not judge]
         facts.update({"judge": {"name": judge.name, **judge.cost}} if judge else {})
     write_records(stage.dir / "rollouts.jsonl", scored)
-    made = list(rank(graded, config.margin, counts))
+    made = [*human.ranked.values(), *rank(graded, config.margin, counts)]
+    counts.update(f"rankings by {preference.meta['label_source']}" for preference in made)
     parts: dict[str, list[Preference]] = {"train": [], "valid": []}
     for preference in made:
         held = seed_for(config.seed, preference.meta.get("patient_id", preference.id)) % 1000 < 1000 * VALID_SHARE
@@ -55,6 +61,51 @@ def score(config: ScoreConfig, stage: Stage, rollouts: Path, questions: Path, ru
     for name, records in parts.items():
         counts[f"preferences/{name}"] = write_records(stage.dir / f"preferences/{name}.jsonl", records)
     return {"counts": dict(counts), **facts}
+
+
+@dataclass(frozen=True, slots=True)
+class Human:
+    """What doctors said: scored answers by rollout id, rankings by question id."""
+
+    scored: dict[str, Rollout]
+    ranked: dict[str, Preference]
+
+    def divide(self, items: Iterable[Rollout], counts: Counter[str]) -> tuple[list[Rollout], list[Rollout]]:
+        """(left for the scorer, scored by doctors). One score of a question makes no ranking: it goes to the scorer."""
+        given = list(items)
+        theirs = Counter(item.question_id for item in given if item.id in self.scored)
+        left, kept = [], []
+        for item in given:
+            if item.question_id in self.ranked:
+                counts["answers of questions that doctors ranked"] += 1
+            elif theirs[item.question_id] < 2:
+                left.append(item)
+            elif item.id in self.scored:
+                kept.append(self.scored[item.id])
+            else:
+                counts["answers without a doctor's score beside answers that have one"] += 1
+        return left, kept
+
+
+def _read_human(config: ScoreConfig) -> Human:
+    """The file of rollouts with human scores and of rankings. Raises `InputError` for a score of another source."""
+    scored: dict[str, Rollout] = {}
+    ranked: dict[str, Preference] = {}
+    for record in read_any(Path(config.file)) if config.file else ():
+        if isinstance(record, Preference) and config.scorer != "human":
+            trail = record.meta.get("annotation")
+            name = trail.get("external_id") if isinstance(trail, dict) else record.id.removeprefix("ranked-")
+            ranked[str(name)] = replace(record, meta={**record.meta, "label_source": "human"})
+        elif isinstance(record, Rollout):
+            if config.scorer != "human" and not record.scores:
+                continue  # no doctor scored it: it is the scorer's
+            if config.scorer != "human" and any(score.source != "human" for score in record.scores):
+                raise InputError(f"{config.file}: rollout {record.id!r} has a score that is not human; give human ones")
+            scored[record.id] = record
+        else:
+            allowed = "rollouts" if config.scorer == "human" else "rollouts or preferences"
+            raise InputError(f"{config.file}: found {record.id!r}, a {type(record).__name__}; give {allowed}")
+    return Human(scored, ranked)
 
 
 def _scored(
@@ -92,7 +143,8 @@ def _scored(
                     _check_ungraded(stage, name, ungraded, len(items))
                     found = {}
                 kinds = [criterion for criterion in CRITERIA if criterion in found]
-                scores = tuple(Score(float(found[kind]), kind, config.scorer, name) for kind in kinds)
+                source: Literal["rule", "llm"] = "rule" if config.scorer == "rule" else "llm"
+                scores = tuple(Score(float(found[kind]), kind, source, name) for kind in kinds)
                 scored.append(replace(item, scores=scores))
                 advance(1)
         finally:
@@ -127,7 +179,7 @@ def rank(rollouts: Iterable[Rollout], margin: float, counts: Counter[str]) -> It
             continue
         first = items[0]
         texts = tuple(item.answer for item in items)
-        meta = {**first.meta, "scores": [overall(item) for item in items], "score_source": first.scores[0].source}
+        meta = {**first.meta, "scores": [overall(item) for item in items], "label_source": first.scores[0].source}
         yield Preference(f"ranked-{question_id}", first.prompt, texts, ranks, first.source, meta)
 
 
@@ -156,8 +208,24 @@ def ranks_with_ties(scores: list[float], margin: float) -> tuple[int, ...]:
     return tuple(ranks)
 
 
-def _llm(config: ScoreConfig, stage: Stage) -> UrlScorer:
-    """The judge; its verdicts are kept in the stage's folder, its key comes from the environment where one is set."""
+def _judge(config: ScoreConfig, stage: Stage) -> RubricScorer | None:
+    """The judge of the scorers that have one; its verdicts are kept in the stage's folder."""
+    return {"llm": _llm, "local": _local}[config.scorer](config, stage) if config.scorer != "rule" else None
+
+
+def _local(config: ScoreConfig, stage: Stage) -> RubricScorer:
+    """A model folder as judge."""
+    if not config.model or not Path(config.model).is_dir():
+        raise InputError(f"stage {stage.name!r}: scorer local needs `model:`, a model folder; given {config.model!r}")
+    from xinglin.rollout.local import LocalGenerator
+
+    folder = Path(config.model)
+    name = f"{folder.absolute().parent.name}/{folder.name}"  # most folders are called model
+    return LocalScorer(LocalGenerator.load(folder, name=name), cache=stage.dir / "judge.jsonl")
+
+
+def _llm(config: ScoreConfig, stage: Stage) -> RubricScorer:
+    """A judge behind an address; its key comes from the environment where one is set."""
     if not config.url:
         raise InputError(
             f"stage {stage.name!r}: scorer llm needs `url:`, an OpenAI-style address such as http://127.0.0.1:8000/v1"

@@ -42,6 +42,7 @@ from xinglin.train.reward_exam import probe
 
 ALARM_ACCURACY = 0.95
 RELOAD_TOLERANCE = 1e-4
+Encode = Callable[[Sequence[Preference]], list[Group]]
 
 
 def reward(
@@ -80,16 +81,23 @@ def reward(
     save_critic(folder, critic, model.base, model.nf4)
     save_tokenizer(folder, model.tokenizer, model.template)
     _prove_reload(folder, critic, held)
-    records = list(read_records(valid, Preference))
-    whole = (*options[:3], "truncate")  # an examination leaves nothing out
-    facts = examine(critic, records, lambda records: encode_preferences(records, *whole, Counter()))
-    facts["overfit_alarm"] = overfit_alarm(stage.dir / "metrics.jsonl")
-    facts["margins"] = margins(stage.dir / "metrics.jsonl")
-    dangerous = list(read_records(danger, Preference)) if danger and danger.is_file() else []
-    facts |= probe(partial(_score_in_order, critic, whole), records, dangerous)
+
+    def encode(asked: Sequence[Preference]) -> list[Group]:  # an examination leaves nothing out
+        sizes = (model.tokenizer, model.template, config.max_seq_len)
+        return encode_preferences(asked, *sizes, "truncate", Counter())
+
+    facts = _diagnose(critic, encode, valid, danger, stage.dir / "metrics.jsonl")
     write_text(stage.dir / "diagnostics.json", json.dumps(facts, ensure_ascii=False, indent=1))
-    summary = {name: value for name, value in facts.items() if name not in ("pairs", "margins")}
+    summary = {name: value for name, value in facts.items() if name != "pairs"}
     return {"counts": dict(counts), "diagnostics": summary}
+
+
+def _diagnose(critic: Critic, encode: Encode, valid: Path, danger: Path | None, log: Path) -> dict[str, Any]:
+    """All that diagnostics.json holds."""
+    records = list(read_records(valid, Preference))
+    dangerous = list(read_records(danger, Preference)) if danger and danger.is_file() else []
+    facts = {**examine(critic, records, encode), "overfit_alarm": overfit_alarm(log), "margins": margins(log)}
+    return facts | probe(partial(_score_in_order, critic, encode), records, dangerous)
 
 
 def _validate(loss_fn: Any, held: Sequence[Group], max_tokens: int, device: torch.device) -> dict[str, float]:
@@ -115,9 +123,7 @@ def _prove_reload(folder: Path, critic: Critic, held: Sequence[Group]) -> None:
         raise RuntimeError(f"{folder}: the saved reward model scores differently by {worst:.2g}; nothing is reported")
 
 
-def examine(
-    critic: Critic, preferences: Sequence[Preference], encode: Callable[[Sequence[Preference]], list[Group]]
-) -> dict[str, Any]:
+def examine(critic: Critic, preferences: Sequence[Preference], encode: Encode) -> dict[str, Any]:
     """Diagnostics on held-out rankings, all ranks: accuracy by pair of sources and by which answer is longer."""
     groups = encode(preferences)
     by_id = {p.id: p for p in preferences}
@@ -165,12 +171,12 @@ def examine(
     }
 
 
-def _score_in_order(critic: Critic, options: Any, records: Sequence[Preference]) -> list[np.ndarray]:
+def _score_in_order(critic: Critic, encode: Encode, records: Sequence[Preference]) -> list[np.ndarray]:
     """The scores of each record's answers in the record's own order, ties and all."""
     plain = [
         replace(record, id=str(i), ranks=tuple(range(1, len(record.answers) + 1))) for i, record in enumerate(records)
     ]
-    return score_groups(critic, encode_preferences(plain, *options, Counter()))
+    return score_groups(critic, encode(plain))
 
 
 def margins(log: Path) -> list[dict[str, float]]:

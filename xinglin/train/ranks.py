@@ -1,4 +1,4 @@
-"""Several processes train one model: `torchrun --nproc-per-node 2 -m xinglin sft ...`. On one process all of this is idle.
+"""Several processes train one model: `torchrun --nproc-per-node 2 -m xinglin sft ...`. On one, all of this is idle.
 
 A rank is one of the processes. Each reads the same folders, plans the same steps, and takes its share of a step's
 micro-batches. Weights, gradients and both moments of AdamW lie in shards (FSDP2, arXiv:2304.11277) and are put together
@@ -40,6 +40,7 @@ Call = Callable[..., Any]
 STEP_TIMEOUT = timedelta(hours=2)  # of one exchange between ranks: rank 0 may be writing a large checkpoint meanwhile
 PATIENCE = 0.02  # seconds between two looks for rank 0's word
 SPOKEN = "spoken"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Released(Exception):
@@ -65,6 +66,9 @@ def joined() -> Iterator[None]:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if os.environ.get("MASTER_ADDR") in LOOPBACK:  # one machine: its ranks talk over loopback
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=STEP_TIMEOUT)
     with tempfile.TemporaryDirectory(prefix="xinglin-") as scratch, _hushed(number > 0):
@@ -246,9 +250,9 @@ def shard(module: nn.Module) -> Call:
             for layer in part:
                 fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     fully_shard(root, mesh=mesh, reshard_after_forward=True)
-    for part in _sharded(root):
-        part.set_gradient_divide_factor(1.0)
-        part.set_force_sum_reduction_for_comms(True)  # gloo knows no other
+    for sharded in _sharded(root):
+        sharded.set_gradient_divide_factor(1.0)
+        sharded.set_force_sum_reduction_for_comms(True)  # gloo knows no other
     return root
 
 
@@ -272,9 +276,9 @@ def release(call: Call) -> None:
     """After the last step: the whole model on rank 0, which goes on alone; raises `Released` on the others."""
     if not isinstance(call, _Root):
         return
-    for part in _sharded(call):
-        part.set_reshard_after_forward(False)
-        part.unshard()
+    for sharded in _sharded(call):
+        sharded.set_reshard_after_forward(False)
+        sharded.unshard()
     for part in call.modules():
         part._state_dict_pre_hooks.clear()  # FSDP's, which would shard the weights again when they are saved
     dist.barrier()

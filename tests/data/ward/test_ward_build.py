@@ -23,7 +23,7 @@ FILES = {
     "documents": ("train", "valid"),
     "conversations": ("train", "valid"),
     "general": ("train", "valid"),
-    "preferences": ("train", "valid"),
+    "preferences": ("train", "valid", "danger"),
     "questions": ("train", "test", "heldout_diseases"),
     "general_questions": ("test",),
     "general_exam": ("test",),

@@ -18,10 +18,11 @@ from xinglin.data.deidentify.recognisers.known import Known, known_from, occurre
 from xinglin.data.deidentify.recognisers.names import names
 from xinglin.data.deidentify.recognisers.numbers import numbers
 from xinglin.data.deidentify.recognisers.places import addresses, employers, hospitals
-from xinglin.data.deidentify.recognisers.view import View, mended
+from xinglin.data.deidentify.recognisers.view import BLANKS, LINES, View, mended
 
 __all__ = ["Known", "Span", "find", "known_from"]
 
+RULES = (numbers, dates, names, hospitals, employers, addresses)
 RANK = {"known": 0, "checksum": 1, "label": 2}
 KIND_RANK = {
     kind: rank
@@ -41,16 +42,12 @@ def find(text: str, known: Known | None = None, tagger: Callable[[str], list[Spa
 
 
 def _all(text: str, known: Known | None) -> Iterator[Span]:
-    yield from _by_rules(text)
-    if whole := mended(text):
-        yield from (span for found in _by_rules(whole.text) if (span := whole.back(found)))
+    yield from (span for rule in RULES for span in rule(text))
+    for gaps, rules in ((LINES, RULES), (BLANKS, (numbers, dates, names))):
+        if whole := mended(text, gaps):
+            yield from (span for rule in rules for found in rule(whole.text) if (span := whole.back(found)))
     if known:
         yield from occurrences(text, known)
-
-
-def _by_rules(text: str) -> Iterator[Span]:
-    for rule in (numbers, dates, names, hospitals, employers, addresses):
-        yield from rule(text)
 
 
 def _certainty(span: Span) -> tuple[int, int, int, int]:
@@ -63,11 +60,19 @@ def _resolved(text: str, spans: list[Span]) -> list[Span]:
     taken = bytearray(len(text))
     for span in sorted(spans, key=_certainty):
         start, end = span.start, span.end
-        while start < end and taken[start]:
-            start += 1
-        while start < end and taken[end - 1]:
-            end -= 1
-        if taken.find(1, start, end) < 0 and any(char.isalnum() for char in text[start:end]):
-            kept.append(Span(start, end, span.kind, span.rule))
+        if taken[start] or taken[end - 1]:
+            while start < end and taken[start]:
+                start += 1
+            while start < end and taken[end - 1]:
+                end -= 1
+            if not any(char.isalnum() for char in text[start:end]):
+                continue
+            span = Span(start, end, span.kind, span.rule)
+        if taken.find(1, start, end) < 0:
+            kept.append(span)
             taken[start:end] = b"\x01" * (end - start)
-    return sorted(kept)
+    return sorted(kept, key=_start)
+
+
+def _start(span: Span) -> int:
+    return span.start

@@ -67,14 +67,25 @@ def _known(fields: Pairs, roles: Pairs) -> Any:
     return known_from(dict(fields), dict(roles))
 
 
+SHORT = 80  # characters: kinds and sources of notes recur by the thousand
+
+
+@functools.lru_cache(maxsize=4096)
+def _find_short(text: str, fields: Pairs, roles: Pairs) -> tuple[Span, ...]:
+    return tuple(find(text, _known(fields, roles)))
+
+
+def _find(text: str, fields: Pairs, roles: Pairs) -> list[Span]:
+    return list(_find_short(text, fields, roles)) if len(text) <= SHORT else find(text, _known(fields, roles))
+
+
 def mark(task: tuple[list[tuple[str, bool]], Pairs, Pairs, dict[str, str]]) -> list[list[Span]] | str:
     """The spans of each text of a note; the name of the error where the finder fails, because its message may hold
     text.
     """
     texts, fields, roles, seeds = task
     try:
-        known = _known(fields, roles)
-        return [with_seeds(text, find(text, known) if full else [], seeds) for text, full in texts]
+        return [with_seeds(text, _find(text, fields, roles) if full else [], seeds) for text, full in texts]
     except Exception as error:
         return type(error).__name__
 
@@ -83,8 +94,10 @@ def check(task: tuple[list[tuple[str, bool, Any]], Pairs, Pairs, dict[str, str]]
     """What survives in each rewritten text of a note."""
     texts, fields, roles, seeds = task
     try:
-        known = _known(fields, roles)
-        return [survivors(text, inserted, seeds, find(text, known) if full else []) for text, full, inserted in texts]
+        return [
+            survivors(text, inserted, seeds, _find(text, fields, roles) if full else [])
+            for text, full, inserted in texts
+        ]
     except Exception as error:
         return type(error).__name__
 

@@ -113,7 +113,7 @@ def _entity_text(row: Row, text: str, found: list[Span], shift: int, fold_case: 
             row.flag("spans_left_out")
         else:
             entities.append(Entity(start, stop, kind, written))
-        row.flag("ends_taken_as_exclusive", not surface)
+        row.flag("ends_taken_as_inclusive" if shift else "ends_taken_as_exclusive", not surface)
     entities.sort(key=lambda entity: (entity.start, entity.end))
     row.flag("overlapping_spans", sum(a.end > b.start for a, b in zip(entities, entities[1:], strict=False)))
     return EntityText("", text, tuple(entities))

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 
 from xinglin.data.deidentify.kinds import Span
+from xinglin.data.deidentify.recognisers.lexicon import HAN
 
 N = "〇○零ＯOo一二三四五六七八九十廿卅元"
 C1 = "[一二三四五六七八九十]"
@@ -30,7 +31,7 @@ Y = r"(?:1[89]|2[01])[0-9]{2}"
 B = r"[ \t]{0,2}(?:\r?\n[ \t]*)?"
 
 ARABIC = re.compile(
-    rf"(?:{Y}|[0-9]{{2}})[ ]?年{B}[0-9]{{1,2}}{B}月(?:份|{B}[0-9]{{1,2}}{B}[日号]?)?(?:[上中下]旬|初|底|末)?"
+    rf"{Y}[ ]年[ ][0-9]{{1,2}}[ ]月[ ](?=[{HAN}])|(?:{Y}|[0-9]{{2}})[ ]?年{B}[0-9]{{1,2}}{B}月(?:份|{B}[0-9]{{1,2}}{B}[日号]?)?(?:[上中下]旬|初|底|末)?"
     rf"|{Y}[ ]?(?P<sep>[-–—－./·、_])[ ]?[0-9]{{1,2}}[ ]?(?P=sep)[ ]?[0-9]{{1,2}}(?![0-9])[日号]?"
     rf"|{Y}[-–—./][0-9]{{1,2}}[./-][0-9]{{1,2}}(?![0-9])"
     rf"|{Y}{B}[-–—./]{B}[0-9]{{1,2}}{B}[-–—./]{B}[0-9]{{1,2}}(?![0-9])"
@@ -46,7 +47,7 @@ ARABIC = re.compile(
     rf"|(?P<american>[0-9]{{1,2}}(?P<s3>[-./])[0-9]{{1,2}}(?P=s3){Y})(?![0-9])"
     rf"|[0-9]{{1,2}}(?:st|nd|rd|th)?[ \-./]?(?:of[ ])?{MONTH}[ \-.,/]{{0,2}}(?:{Y}|[0-9]{{2}})(?![0-9])"
     rf"|[0-9]{{1,2}}(?:st|nd|rd|th)?[ ]{MONTH}(?![a-z])"
-    r"|(?:1?[0-9])[ ]?月[ ]?[0-9]{1,2}[ ]?[日号]|(?:1?[0-9])月(?:份|[上中下]旬|初(?![次一])|底|末)"
+    r"|[0-9]{1,2}[ ]?月[ ]?[0-9]{1,2}[ ]?[日号]|[0-9]{1,2}月(?:份|[上中下]旬|初(?![次一])|底|末)"
     r"|(?P<slash>(?:1[0-2]|0?[1-9])[/.\-](?:3[01]|[12][0-9]|0?[1-9]))(?![0-9./%％\-])"
     
         r"|(?P<day>(?:[12][0-9]|3[01]|0?[1-9]))[日号](?=(?:[ ]?[0-9]{1,2}[:：][0-9]{2}|上午|下午|晚|晨|凌晨"
@@ -79,7 +80,7 @@ ENGLISH = re.compile(
 BEFORE_SLASH = re.compile(r"(?:于|自|从|至|到|定于|截至|截止|日期|时间|今日|昨日|今晨|[日时]期?[:：]|[:：(（ \n])[ ]?$")
 CUE_BEFORE = re.compile(
     r"(?:于|自从?|从|截至|截止|日期[:：]?|时间[:：]?|今日|昨日|今天|昨天|明日"
-    r"|周[一二三四五六日](?:[(（])?|末次月经[:：]?|LMP[:：]?)[ ]?$"
+    r"|周[一二三四五六日](?:[(（])?|末次月经[:：为]?|末次月经时间[:：]?|[Ll][Mm][Pp][:：]?|预产期[:：为]?|EDC[:：]?|出生[:：]|生日[:：]?|日[:：]|截止到)[ ]?$"
 )
 AFTER_SLASH = re.compile(
     r"[ ]?(?:(?:上午|下午|晚|晨|凌晨|夜间|中午|清晨)?[ ]?(?:入院|出院|住院|就诊|复查|复诊|手术|查|行|来院"
@@ -125,6 +126,7 @@ def _spelled(text: str) -> Iterator[Span]:
     for anchor in ANCHOR.finditer(text):
         while anchor.end() > done:
             match = SPELLED.search(text, max(done, anchor.start() - 12), anchor.end() + 14)
+            match = match and SPELLED.match(text, match.start())
             if match is None:
                 break
             if _whole(text, match):
@@ -153,13 +155,15 @@ def _arabic(text: str) -> Iterator[Span]:
     place = 0
     for token in NUMBER.finditer(text):
         if token.start() < place or (token.start() and text[token.start() - 1] in ".0123456789"):
-            continue
+            if token.start() < place or not ITEM.search(text[max(0, token.start() - 5) : token.start()]):
+                continue
         match = ARABIC.match(text, token.start())
         if match and _is_date(text, match):
             yield Span(match.start(), match.end(), "date", "arabic")
             place = match.end()
 
 
+ITEM = re.compile(r"(?:\A|[\s。；;：:，,）)（(、])[0-9]{1,2}\.\Z")  # 2.2023-06-13复查: the number of a list
 NUMBER = re.compile(
     r"[0-9][0-9]*(?=[ \t]{0,2}\r?\n?[ \t]*[-–—－./·、_年月日号a-zA-Z]|[ ][01][0-9][ ][0-3][0-9]"
     r"|(?<=[12][0-9]{7})(?![0-9])|(?<=[12][0-9]{11})(?![0-9])|(?<=[12][0-9]{13})(?![0-9]))"
@@ -177,10 +181,12 @@ def _is_date(text: str, match: re.Match[str]) -> bool:
         _, month, day = (int(part) for part in re.split(r"[-./]", match["short"]))
         plausible = 1 <= month <= 12 and 1 <= day <= 31
         return (
-            plausible and not re.search(r"[A-Za-z0-9/\-]$|v\.?$|[第图表见]$", before) and not NOT_A_DAY.match(text, end)
+            plausible
+            and not re.search(r"[A-Za-z0-9/\-]\Z|v\.?\Z|[第图表见]\Z", before)
+            and not NOT_A_DAY.match(text, end)
         )
     if match["day"]:
-        return not re.search(r"[0-9第\-~～至/年月]$", before)
+        return not re.search(r"[0-9第\-~～至/年月]\Z", before)
     if match.group().endswith(("月初", "月底", "月末")) and "年" not in match.group():
         return not re.search(r"[第近满孕个余0-9\-~～至]$", before)
     month_only = (
@@ -191,12 +197,27 @@ def _is_date(text: str, match: re.Match[str]) -> bool:
 
 
 def _slash_is_date(text: str, match: re.Match[str], before: str) -> bool:
-    """5/1 is a day only where the words around it say so."""
+    """5/1, 06-13, 8.15 are days only where the words around them say so."""
     if NOT_A_DAY.match(text, match.end()):
         return False
     sure_after, sure_before = AFTER_SLASH.match(text, match.end()), CUE_BEFORE.search(before)
+    opened = START_BEFORE.search(before) is not None
+    if "-" in match.group():
+        padded = PADDED.fullmatch(match.group()) is not None
+        if sure_before or padded and opened and (sure_after or ACT_AFTER.match(text, match.end())):
+            return True
+        return bool(opened and sure_after) or padded and opened and before.endswith(("（", "("))
     if "/" in match.group():
-        return bool(sure_before or (sure_after and BEFORE_SLASH.search(before or "\n")))
-    return bool(sure_before and sure_after) or (
-        text.startswith("日", match.end()) and "." in match.group() and not before.endswith(".")
-    )
+        return bool(
+            sure_before
+            or (opened or BEFORE_SLASH.search(before or "\n"))
+            and (sure_after or ACT_AFTER.match(text, match.end()))
+        )
+    return bool(sure_before and sure_after) or (text.startswith("日", match.end()) and not before.endswith("."))
+
+
+PADDED = re.compile("(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])")
+START_BEFORE = re.compile(r"(?:\A|[\n。；;：:（(，,\]】至]|(?:^|[^0-9.])[0-9]{1,2}[.、])[ ]?\Z")
+ACT_AFTER = re.compile(
+    r"[ ]?(?:[）)][^0-9]|停用|停止|停药|启用|加用|改用|使用|调整|更换|给予|予|行|查|复|起|因|出|入|门|无明显|无诱因|发热|发现|再发|再次|转|开始|术|来|到|由|于|在|患者|产|分娩|接种|注射|化疗|放疗|拔|置|拆|换药|抽血|采血|送检|报告|血|尿|外周|培养|病理|胃镜|CT|MR|B超|彩超|胸片|心电|急诊|随访|离|回|手术|急|诉|[，,][ ]?孕)"
+)

@@ -54,6 +54,24 @@ def _expression(tree: dict[str, dict], gap: str) -> str:
 
 
 @functools.cache
+def _by_two() -> dict[str, tuple[str, ...]]:
+    table: dict[str, list[str]] = {}
+    for section in ("eponyms", "drugs_and_herbs", "ordinary"):
+        for word in words("protect", section):
+            if len(word) > 1:
+                table.setdefault(word[:2], []).append(word)
+    return {key: tuple(sorted(set(found), key=len, reverse=True)) for key, found in table.items()}
+
+
+def word_end(text: str, start: int) -> int:
+    """Where the longest protected word that begins at `start` ends; 0 when there is none."""
+    for word in _by_two().get(text[start : start + 2], ()):
+        if text.startswith(word, start):
+            return start + len(word)
+    return 0
+
+
+@functools.cache
 def protected() -> re.Pattern[str]:
     """Matches the longest protected word that begins here."""
     vocabulary = words("protect", "eponyms") | words("protect", "drugs_and_herbs") | words("protect", "ordinary")

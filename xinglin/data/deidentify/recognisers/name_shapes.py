@@ -12,10 +12,10 @@ from __future__ import annotations
 import functools
 import re
 
-from xinglin.data.deidentify.recognisers.lexicon import HAN, any_of, characters, protected, words
+from xinglin.data.deidentify.recognisers.lexicon import HAN, any_of, characters, word_end, words
 
 TITLES = words("cues", "titles")
-NEVER_ALONE = frozenset("但查向从都能有应请和成全连平步别居时汤俞相后明问")
+NEVER_ALONE = frozenset("车师但查向从都能有应请和成全连平步别居时汤俞相后明问")
 NOT_NAME = "".join(
     "的了是在于因至与及将已系被由诉述称说等并或且但而其他她它者也都又就还对向从把让给到去着过吗呢吧啊无未"
     "否不请您你我该此每各某性岁年月日时分号床病症炎痛科院室区药术后前中上下左右内外间第仍需需可查体检治疗"
@@ -51,37 +51,39 @@ def tables() -> tuple[frozenset[str], frozenset[str], frozenset[str], frozenset[
     return common, known, characters("names", "ambiguous"), characters("names", "prose"), compound, minority
 
 
+@functools.cache
+def starters() -> frozenset[str]:
+    """First characters of surnames and of names; for anything else there is no need to look further."""
+    first = {word[0] for section in ("compound", "minority", "japanese") for word in words("names", section)}
+    return tables()[1] | first | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+
+
 def name_end(text: str, start: int, strength: int, kind: str) -> int | None:
     """Where the name that begins at `start` ends; None when there is none."""
     char = text[start : start + 1]
-    if not char:
+    if not char or strength < 3 and char not in starters() and "·" not in text[start : start + 9]:
         return None
     if char.isascii():
         pattern = LATIN if kind != "label" else LATIN_ANY
         match = LATIN_FULL.match(text, start) or (pattern.match(text, start) if strength == 3 else None)
         return match.end() if match and len(match.group()) > 1 else None
     dotted = DOTTED.match(text, start)
-    if dotted and not NOT_PERSON_AFTER_DOT.match(text, dotted.end()):
+    if dotted and not (NOT_PERSON_AFTER_DOT.match(text, dotted.end()) or NOT_PERSON_AFTER_DOT.search(dotted.group())):
         return dotted.end()
     if strength < 3 and is_word(text, start) and not (strength == 2 and kind == "role" and _name_word(text, start)):
         return None
-    if (
-        strength == 3
-        and (word := protected().match(text, start))
-        and HARD.match(text, word.end())
-        and word.group() in ordinary()
-    ):
+    if strength == 3 and (word := word_end(text, start)) and HARD.match(text, word) and text[start:word] in ordinary():
         return None
     return _chinese_end(text, start, strength, kind)
 
 
 def _name_word(text: str, start: int) -> bool:
     """麻醉医师：周密: a word that fills the whole field of a member of staff, and could be a name."""
-    word = protected().match(text, start)
+    word = text[start : word_end(text, start)]
     common, _, _, prose, _, _ = tables()
-    if word is None or len(word.group()) > 3 or word.group() in ordinary() or not HARD.match(text, word.end()):
+    if not 0 < len(word) <= 3 or word in ordinary() or not HARD.match(text, start + len(word)):
         return False
-    return word.group()[0] in common and not any(char in prose for char in word.group()[1:])
+    return word[0] in common and not any(char in prose for char in word[1:])
 
 
 @functools.cache
@@ -90,7 +92,7 @@ def ordinary() -> frozenset[str]:
 
 
 def is_word(text: str, start: int) -> bool:
-    return bool(protected().match(text, start))
+    return word_end(text, start) > 0
 
 
 def _chinese_end(text: str, start: int, strength: int, kind: str) -> int | None:

@@ -14,8 +14,7 @@ import re
 from collections.abc import Iterator
 
 from xinglin.data.deidentify.kinds import Span
-from xinglin.data.deidentify.recognisers.lexicon import HAN, any_of, protected, words
-from xinglin.data.deidentify.recognisers.name_slots import slots
+from xinglin.data.deidentify.recognisers.lexicon import HAN, any_of, characters, word_end, words
 from xinglin.data.deidentify.recognisers.name_shapes import (
     BAD_GIVEN,
     DOTTED,
@@ -27,6 +26,7 @@ from xinglin.data.deidentify.recognisers.name_shapes import (
     ordinary,
     tables,
 )
+from xinglin.data.deidentify.recognisers.name_slots import HANDS_OVER, PERSON, SURNAMES, THIN, char_worth, slots
 
 STARTS_A_NAME = re.compile(f"[{HAN}A-Z]")
 ENGLISH_TITLE = re.compile(r"(?:Mr|Mrs|Ms|Miss|Dr|Prof)\.?[ ]?(?P<name>[A-Z][A-Za-z'’\-]+(?: [A-Z][A-Za-z'’\-]+){0,2})")
@@ -35,12 +35,15 @@ LATIN_SEX = re.compile(
     r"|男|女))"
 )
 IN_BOOK = re.compile(r"《[^》]*$|[论篇经方典]$|^[汉唐宋金元明清]·|[a-zA-Z]$")
+ACTS = words("cues", "acts")
 BY_HAND = re.compile(
+    rf"[某*＊×xX○□](?![些种个日年月时人次地天处项类院科医公单一])[{HAN}](?=[^{HAN}A-Za-z0-9]|$|{any_of(TITLES | ACTS)}|[因于在到来与和已系为今诉的])|"
     r"[某xX×*＊](?:(?<=某)某?(?:某|[男女](?!性))?(?![些种个日年月时人次地天处项类院科医公单一])"
     r"|(?<=[xX×])[xX×]{1,2}(?![A-Za-z0-9×*+/.])|(?<=[*＊])[*＊]{0,2}(?![A-Za-z0-9×*+/.]))"
+    rf"|[○〇□◯●■△▲_]{{1,3}}(?![0-9A-Za-z])|[xX×](?=[ ]?(?:[，,、。：:；;/（(\n]|$|医|主任|护士|先生|女士|教授))"
 )
 OPENING = re.compile(
-    r"(?:[ \t]{0,2}[（(][^）)\n]{1,10}[）)])?(?P<colon>[ \t]{0,4}[:：][ \t_]{0,8}(?:\r?\n[ \t]*)?)?["
+    r"(?:[ \t]{0,2}[（(][^）)\n]{1,10}[）)])?(?P<colon>[ \t]{0,4}[:：】\]][ \t_]{0,8}(?:\r?\n[ \t]*)?)?["
     r" \t_]{0,8}[（(【\[“\"]?[ ]?"
 )
 LIST_GAP = re.compile(
@@ -68,7 +71,6 @@ def _cues() -> tuple[re.Pattern[str], dict[str, str]]:
     return re.compile(any_of(kind, "[ \t]{0,4}")), kind
 
 
-ACTS = words("cues", "acts")
 BED_BEFORE = re.compile(r"[0-9一二三四五六七八九十][ ]?$")
 SPEAKERS = words("cues", "speakers")  # they open the turns of a dialogue as well
 OFFSPRING = frozenset("之子 之女 之妻 之夫 之父 之母".split())
@@ -83,8 +85,10 @@ def names(text: str) -> list[Span]:
         found += _dotted(text)
     found += _before_sex(text)
     found += _minority(text)
+    found += _foreign(text)
     found += _masked(text)
     found += slots(text)
+    found += _beside(text, found)
     return found + list(_repeats(text, found))
 
 
@@ -168,7 +172,7 @@ def _fits(piece: str, before: str, kind: str) -> bool:
         or before + piece in ("亲戚", "允许", "过程", "方便")
     ):
         return False
-    edge = not ("\u3400" <= before <= "\u9fff") or before in OPEN_LEFT
+    edge = not ("\u3400" <= before <= "\u9fff") or before in OPEN_LEFT or before in HANDS_OVER or before in PERSON
     if not rest:
         return len(surname) == 2 or (
             edge if surname in ambiguous else surname in common and (edge or before not in "科室组院区部")
@@ -177,6 +181,8 @@ def _fits(piece: str, before: str, kind: str) -> bool:
         return True
     if any(char in BAD_GIVEN for char in rest):
         return False
+    if kind == "title" and len(rest) == 2 and char_worth(rest) >= 1.0:
+        return True
     familiar = not any(char in prose for char in rest)
     if surname not in common and len(surname) == 1:
         return edge and familiar and not "\u3400" <= before <= "\u9fff"
@@ -191,7 +197,7 @@ def _dotted(text: str) -> Iterator[Span]:
     """买买提·艾力江, 约翰·史密斯: any run with a middle dot that is no disease; words before the name are cut off."""
     lead = re.compile(
         r".*(?:患者|病人|患儿|家属|医师|医生|主任|教授|护士|其[子女妻夫父母兄弟姐妹]|儿子|女儿|丈夫|妻子|父亲"
-        r"|母亲|由|请|与|和|及|为|经|名|人|者|爱人|配偶)"
+        r"|母亲|由|请|与|和|及|为|经|名|人|者|员|爱人|配偶)"
     )
     for match in DOTTED.finditer(text):
         if (
@@ -243,13 +249,107 @@ def _minority(text: str) -> Iterator[Span]:
             yield Span(match.start(), match.end(), "name", "minority")
 
 
+@functools.cache
+def _latin() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Two words of Latin letters of which one is a first name; foreign names in Chinese characters, two parts."""
+    first = any_of(words("names", "latin"))
+    word = r"[A-Z][a-z'’\-]+"
+    sound = "".join(sorted(characters("names", "sounds")))
+    return (
+        re.compile(rf"(?<![A-Za-z])(?:{first}(?: [A-Z]\.?)?(?: {word}){{1,2}}|{word} {first})(?![A-Za-z])"),
+        re.compile(
+            rf"(?P<a>(?<![{HAN}])[{sound}]{{2,7}}|(?:{any_of(words('names', 'minority'))}){{1,3}})"
+            rf"[ .•‧・∙·]\n?(?P<b>[{sound}]{{2,8}})(?![{HAN}·])"
+        ),
+    )
+
+
+SEPARATED = re.compile(rf"[ .•‧・∙·](?<=[{HAN}].)\n?(?=[{HAN}])")
+TWO_WORDS = re.compile("[A-Z](?=[A-Za-z'’\\-.]+ [A-Z])")
+
+
+def _foreign(text: str) -> Iterator[Span]:
+    """John Smith; 约翰.史密斯, 依布拉音 玉素甫: without any cue, when list or script say so."""
+    latin, sounded = _latin()
+    if TWO_WORDS.search(text):
+        yield from (Span(m.start(), m.end(), "name", "latin") for m in latin.finditer(text))
+    if not SEPARATED.search(text):
+        return
+    for match in sounded.finditer(text):
+        spelled = len(match.group()) >= 6 or tables()[5].match(text, match.start())
+        if spelled and not (is_word(text, match.start()) or is_word(text, match.start("b"))):
+            yield Span(match.start(), match.end(), "name", "foreign")
+
+
 def _masked(text: str) -> Iterator[Span]:
     """李某某, 张XX, 王**: names that were hidden by hand."""
     known = tables()[1]
     for match in BY_HAND.finditer(text):
-        surname = 2 if match.start() > 1 and tables()[4].match(text, match.start() - 2) else 1
-        if match.start() and text[match.start() - 1] in known:
-            yield Span(match.start() - surname, match.end(), "name", "hidden")
+        start = match.start() - (2 if match.start() > 1 and tables()[4].match(text, match.start() - 2) else 1)
+        if match.start() and (text[match.start() - 1] in known and _edge(text, start, match) or _initial(text, start)):
+            yield Span(start, match.end(), "name", "hidden")
+
+
+def _edge(text: str, start: int, match: re.Match[str]) -> bool:
+    """王某某 is a name anywhere, 王* and 王○ behind an edge only."""
+    before = text[start - 1 : start] if start else ""
+    return (
+        "某" in match.group()
+        or len(match.group()) > 1
+        and match.group()[1] in "xX×*＊"
+        or (not "\u3400" <= before <= "\u9fff" or before in PERSON or before in HANDS_OVER)
+    )
+
+
+def _initial(text: str, start: int) -> bool:
+    """Whether the character at `start` can only be the first of a hidden name (扎某某, of 扎西多吉)."""
+    char, before = text[start], text[start - 1 : start]
+    return (
+        "\u3400" <= char <= "\u9fff"
+        and char not in BAD_GIVEN | UNNAMED
+        and (not "\u3400" <= before <= "\u9fff" or before in PERSON)
+    )
+
+
+UNNAMED = frozenset("有为以从因如若比同或即当另何这那每各该任多第某因故")
+
+
+def _beside(text: str, found: list[Span]) -> list[Span]:
+    """The neighbours of a name in a list of names: 高玉兰/范德福, 廖福生、方便."""
+    behind, before = _neighbours()
+    more = []
+    for span in found:
+        if text[span.end : span.end + 2].strip(" ")[:1] in SEPARATORS and (match := behind.match(text, span.end)):
+            more.append(Span(match.start("name"), match.end("name"), "name", "list"))
+        if text[max(0, span.start - 2) : span.start].strip(" ")[-1:] in SEPARATORS:
+            window = max(0, span.start - 8)
+            if match := before.search(text[window : span.start]):
+                more.append(Span(window + match.start("name"), window + match.end("name"), "name", "list"))
+    return more
+
+
+SEPARATORS = frozenset("、/")
+
+
+@functools.cache
+def _neighbours() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    shape = rf"(?P<name>(?:[{''.join(sorted(SURNAMES))}]|{any_of(words('names', 'compound'))})[{HAN}]{{1,2}})"
+    return (
+        re.compile(rf"[ ]?[、/][ ]?{shape}(?=[ ]?(?:[^{HAN} ]|$|均|等|护送|查房|参加|签|{any_of(TITLES)}))"),
+        re.compile(rf"(?:(?<![{HAN}])|(?<=[{''.join(sorted(PERSON))}])){shape}[ ]?[、/][ ]?\Z"),
+    )
+
+
+def _words_again(text: str, name: str, seen: set[int]) -> Iterator[Span]:
+    """The places of a name that is a word as well (高原), where the edges are those of a person's name."""
+    for match in re.compile(name).finditer(text):
+        before = text[match.start() - 1 : match.start()]
+        left = not "\u3400" <= before <= "\u9fff" or before in PERSON or before in HANDS_OVER
+        if left and match.start() not in seen and BEHIND_A_WORD.match(text, match.end()):
+            yield Span(match.start(), match.end(), "name", "repeat")
+
+
+BEHIND_A_WORD = re.compile(rf"[^{HAN}]|$|[{''.join(sorted(THIN))}帮]|{any_of(ACTS | TITLES)}")
 
 
 def _repeats(text: str, found: list[Span]) -> Iterator[Span]:
@@ -257,15 +357,13 @@ def _repeats(text: str, found: list[Span]) -> Iterator[Span]:
     seen = {span.start for span in found}
     for name in {text[span.start : span.end] for span in found}:
         bare = name.replace(" ", "").replace("\n", "")
-        if (
-            len(bare) < 2
-            or bare in words("names", "words")
-            or protected().fullmatch(bare)
-            or not STARTS_A_NAME.match(bare)
-        ):
+        if len(bare) < 2 or not STARTS_A_NAME.match(bare):
+            continue
+        if bare in words("names", "words") or word_end(bare, 0) == len(bare):
+            yield from _words_again(text, bare, seen)
             continue
         place = text.find(bare)
         while place >= 0:
-            if place not in seen and not (protected().match(text, place) and len(bare) == 2):
+            if place not in seen and not (len(bare) == 2 and word_end(text, place)):
                 yield Span(place, place + len(bare), "name", "repeat")
             place = text.find(bare, place + len(bare))

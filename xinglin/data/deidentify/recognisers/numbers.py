@@ -38,14 +38,21 @@ LABELS = [label for kind in LABELLED for label in words("labels", kind)]
 SPELLINGS = {case for label in LABELS for case in (label, label.lower(), label.upper(), label.capitalize())}
 LABEL = re.compile(any_of(SPELLINGS, "[ ]{0,4}"))
 OPENING = re.compile(
-    r"(?:[ ]{0,3}[（(][^）)\n]{1,12}[）)])?(?:号码|编号|号)?[ \t]{0,3}(?:(?:[:：=#]|No\.?|是|为|：)["
+    r"(?:[ ]{0,3}[（(][^）)\n]{1,12}[）)])?(?:号码|编号|账号|帐号|ID|id|号)?[ \t]{0,3}(?:(?:[:：=#】\]]|[Nn][Oo]\.?|是|为|：)["
     r" \t\r\n_]{0,6})?[（(【\[]?"
 )
+BRACKET = re.compile(
+    r"[ ]{0,3}[（(\[【][ ]{0,2}(?:(?:[Nn][Oo]\.?|号码?|为|是)[ ]{0,2}[:：]?|[:：])?[ ]{0,2}(?=[A-Za-z0-9])"
+)
+CLOSING = frozenset("）)]】")
 VALUE = re.compile(
     r"[A-Za-z0-9\u4e00-\u9fff]{0,4}?[A-Za-z]{0,6}[-_/.·]?[0-9](?:[ \t\-–—_/.·,]{0,2}(?:\r?\n["
     r" \t]*)?[A-Za-z0-9Ｘ*#]){2,34}|[A-Za-z]{1,6}[-_]?[0-9]{2,}|[0-9]{3,}"
 )  # noqa: E501
-ACCOUNT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]{3,29}")
+ACCOUNT = re.compile(r"[A-Za-z0-9_\-][A-Za-z0-9_\-.]{3,29}")
+FILLER = re.compile(
+    r"[\u4e00-\u9fff]{0,8}[ :：（(\[【“\"]{0,3}(?=[A-Za-z0-9_\-]{0,20}(?:[0-9][A-Za-z_]|[A-Za-z_][0-9]|_[a-z]|[0-9]{5}))"
+)
 TIGHT = re.compile(
     r"[A-Za-z\u4e00-\u9fff]{0,4}?[A-Za-z]{0,6}[-_/.·]?[0-9][A-Za-z0-9\-–_/*]{2,34}"
     r"|[A-Za-z]{1,6}[-_]?[0-9]{2,}|[0-9]{3,}"
@@ -85,6 +92,9 @@ SPELLED = re.compile(
     r"玖两0-9OoXx]){6,19}"
 )
 
+HANDLE = re.compile(  # wxid_ab12cd, lin_1988, lihua1990: no word of medicine looks like that
+    r"(?<![A-Za-z0-9@./_\-])(?:wxid[_-][A-Za-z0-9]{4,}|[a-z][a-z0-9]*_[a-z0-9_]*[0-9][a-z0-9_]*|(?!covid|https?|www|sars|grade|stage|phase|lewis|child|delta)[a-z]{5,}[0-9]{2,}|[a-z]{2,8}-[a-z]{2,8}[0-9]{2,})(?![A-Za-z0-9@.%_-])"
+)
 PLATE = re.compile(
     r"[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼][ ]?[A-Za-z][ ·•.\-—]{0,2}"
     r"(?=[A-Za-z]{0,5}[ ]?[0-9])[A-HJ-NP-Za-hj-np-z0-9](?:[ ]?[A-HJ-NP-Za-hj-np-z0-9]){3}[A-HJ-NP-Za-hj-np"
@@ -96,7 +106,7 @@ MAIL = re.compile(
     re.I,
 )
 URL = re.compile(
-    r"(?:https?|ftp)://[^\s\u4e00-\u9fff，。；）)】》\"']{3,}|www\.[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)+(?:/"
+    r"(?:https?|ftp)[:：]//[^\s\u4e00-\u9fff，。；）)】》\"']{3,}|www\.[A-Za-z0-9\-]+(?:\.[A-Za-z0-9\-]+)+(?:/"
     r"[^\s\u4e00-\u9fff，。；）)]*)?",
     re.I,
 )
@@ -106,16 +116,23 @@ CODED = re.compile(
     r"(?:(?P<mrn>(?:ZYH?|MZH?|BAH?|BLH?|JZH?|MRN|PID|HIS|EMR|TJ|JH|DJ)[-_ ]?[0-9][0-9\-]{4,16}[0-9])"
     r"|(?P<imaging>(?:CT|MRI?|DR|CR|DX|US|XR|RIS|PET|DSA|XX|ECG|NJ|WJ)[-_ ]?[0-9][0-9\-]{4,16}[0-9])"
     r"|(?P<specimen>(?:BL|LIS|BB|SP|BC|YB|BK|XB|PA)[-_ ]?[0-9][0-9\-]{5,16}[0-9])"
-    r"|(?P<passport>(?:[EG][A-HJ-NP-Z]?|[DSP])[0-9]{7,8})|(?P<travel_permit>[HMC][A-Z]?[0-9]{8}(?:[0-9]{2})?)"
+    r"|(?P<passport>[A-Z]{1,2}[0-9]{7,9})|(?P<travel_permit>[HMC][A-Z]?[0-9]{8}(?:[0-9]{2})?)"
     r"|(?P<foreign_permit>[A-Z]{3}[0-9]{12}))(?![A-Za-z0-9])",
     re.I,
 )
 MILITARY = re.compile(r"[军士文武警南北沈济兰成广空海政后参总火战联][字][ ]?第?[ ]?[0-9][0-9 ]{4,11}[0-9][ ]?号?")
-BED = re.compile(r"(?:(?:加|\+|[A-Za-z])[ ]?)?(?:[0-9]{1,3}|[一二三四五六七八九十]{1,4})(?:[-—][0-9]{1,3})?[ ]?床$")
-AT_BED = re.compile(r"床(?![上旁边头单垫位数前板])")
+BED = re.compile(
+    r"(?:(?:[加特抢监临备新东西南北急婴重移]|\+|[A-Za-z]{1,4}-?)[ ]?)?[（(\[【]?(?:[加+A-Za-z]?[0-9]{1,4}|[〇零一二三四五六七八九十百]{1,5})(?:[-—/][0-9]{1,3})?[A-Za-z甲乙]?[）)\]】]?[ ]?[#号]?[ ]?病?床\Z"
+    r"|加床\Z"
+)
+AT_BED = re.compile(r"床(?![旁边头单垫数前板榻沿]|[ ]{0,3}(?:号|位|别)|上(?:肢|下|排|坐|活|翻|休|大|小|运|锻|时))")
+SHARP = re.compile(
+    r"(?<![A-Za-z0-9.#/])[加+A-Za-z]?[0-9]{1,3}#(?![A-Za-z0-9])(?![ ]?(?:楼|栋|幢|牙|刀|线|丝|片|管|针|可吸收))"
+)
 BED_LABEL = re.compile(
-    r"床(?:[ ]{0,3}号|[ ]{0,3}位号?|别)[ \t]{0,3}[:：]?[ \t]{0,3}(?P<v>[加+A-Za-z]?[0-9]{1,4}(?:[-—][0-9]{"
-    r"1,3})?(?:[ ]?床)?|[一二三四五六七八九十]{1,3}床?)"
+    r"(?:床(?:(?:[ ]{0,3}号|[ ]{0,3}位号?|别|次)(?:[ \t]{0,3}[:：=#】\]是为\-—/]?)|(?<=病床)|(?<![\u4e00-\u9fff].)(?=[ ]?[0-9+加])|[ ]{0,3}[:：#=]|(?=[（(\[【]))|加床[ ]{0,2}[:：]?|\b[Bb](?:ed|ED)[ ]?(?:[Nn][Oo]\.?)?[ ]?[:：#]?)[ \t\n]{0,3}[（(\[【]?[ ]?"
+    r"(?P<v>(?:[加特抢监临备新东西南北急婴重移]|\+|[A-Za-z]{1,4})?[ \-]?[0-9]{1,4}(?:[-—/][0-9]{1,3}(?![0-9]))?[A-Za-z]?(?:[ ]?[#号]?床|[#号])?|加床|[〇零一二三四五六七八九十百]{1,5}[号]?床?)"
+    r"(?![0-9]{0,2}(?:[.年月日岁%]|mg|ml|cm|例|次|天|周))"
 )
 MOBILE = re.compile(r"[(（+]?(?:(?:00)?86[ )）\-]*)?1[ \-]?[3-9]")
 UNIT = re.compile(r"[ ]?(?:IU|U/|copies|拷贝|个|cfu|/|ml|mL|×|x10|元|万|%|％|mmol|cells|步|次|kcal|mg|ng|pg|Hz)", re.I)
@@ -143,7 +160,8 @@ def numbers(text: str) -> Iterator[Span]:
     yield from _spelled(text)
     if "@" in text or "at)" in text or "at]" in text or "at）" in text:
         yield from (Span(m.start(), m.end(), "email", "mail") for m in MAIL.finditer(text))
-    if "://" in text or "www." in text.lower():
+    yield from (Span(m.start(), m.end(), "wechat_qq", "shape") for m in HANDLE.finditer(text))
+    if "//" in text or "www." in text or "WWW." in text:
         yield from (Span(m.start(), m.end(), "url", "shape") for m in URL.finditer(text))
     yield from (Span(m.start(), m.end(), "plate", "shape") for m in PLATE.finditer(text))
     yield from (Span(m.start(), m.end(), "military", "shape") for m in MILITARY.finditer(text))
@@ -152,16 +170,26 @@ def numbers(text: str) -> Iterator[Span]:
     for trigger in CODE.finditer(text):
         match = CODED.match(text, trigger.start())
         before = text[max(0, trigger.start() - 2) : trigger.start()]
-        if match and not (before[-1:].isascii() and before[-1:].isalnum()) and before not in ("准字", "健字"):
+        if (
+            match
+            and not (before[-1:].isascii() and before[-1:].isalnum())
+            and before not in ("准字", "健字")
+            and not match.group()[0].islower()
+        ):
             yield Span(match.start(), match.end(), str(match.lastgroup), "code")
 
 
 def _beds(text: str) -> Iterator[Span]:
-    """12床, 加3床; not 3张床, 床旁, 起床."""
+    """12床, 加3床, (12)床, 12#; not 3张床, 床旁, 起床."""
     for bed in AT_BED.finditer(text):
-        match = BED.search(text, max(0, bed.start() - 9), bed.end())
-        if match and (match.start() == 0 or text[match.start() - 1] not in "0123456789.~～至"):
-            yield Span(match.start(), match.end(), "bed", "shape")
+        base = max(0, bed.start() - 11)
+        match = BED.search(text[base : bed.end()])
+        if match and (base + match.start() == 0 or text[base + match.start() - 1] not in BEFORE_NO_BED):
+            yield Span(base + match.start(), bed.end(), "bed", "shape")
+    yield from (Span(m.start(), m.end(), "bed", "shape") for m in SHARP.finditer(text))
+
+
+BEFORE_NO_BED = frozenset("0123456789.~～至〇零一二三四五六七八九十百")
 
 
 def _labelled(text: str) -> Iterator[Span]:
@@ -174,9 +202,19 @@ def _labelled(text: str) -> Iterator[Span]:
             and text[match.start() - 1].isalpha()
         ):
             continue
+        bracket = BRACKET.match(text, match.end())
         opening = OPENING.match(text, match.end())
         start = opening.end() if opening else match.end()
+        if (
+            bracket
+            and (value := _value(text, bracket.end(), kind, explicit=True))
+            and text[value : value + 1] in CLOSING
+        ):
+            start = bracket.end()
         value = _value(text, start, kind, explicit=start > match.end())
+        if not value and kind == "wechat_qq" and (filler := FILLER.match(text, match.end())):
+            start = filler.end()
+            value = _value(text, start, kind, explicit=True)
         if value and kind == "phone" and not MOBILE.match(text, start):
             kind = "landline"
         if value:
@@ -247,11 +285,11 @@ SHAPES = re.compile(
     rf"|(?P<id15>[1-9]{_digits(5)}{T}[0-9]{T}[0-9]{T}[01]{T}[0-9]{T}[0-3]{T}[0-9]{_digits(3)}(?![0-9]))"
     rf"|(?P<phone>(?:\+?(?:0{T}0{T})?8{T}6{T}[(（]?{T})?1{T}[3-9][)）]?{_digits(9)}(?![0-9]))"
     
-        r"|(?P<land>(?:\+?86[ \-]?)?[(（]?0?[1-9][0-9]{1,2}[)）][ \-–—]?[2-9][0-9]{2,3}[ \-]?[0-9]{4}(?:["
+        r"|(?P<land>(?:\+?86[ \-]?)?[(（]?0?[1-9][0-9]{1,2}[)）][ \-–—]?[1-9][0-9]{2,3}[ \-]?[0-9]{4}(?:["
         r" ]?[\-–—转][ ]?[0-9]{1,6})?(?![0-9])"
 
     
-        r"|(?:\+?86[ \-]?)?0(?:10|2[0-9]|[3-9][0-9]{2})[ ]?[\-–—/ ]?[ ]?[2-9][0-9]{2,3}["
+        r"|(?:\+?86[ \-]?)?0(?:10|2[0-9]|[3-9][0-9]{2})[ ]?[\-–—/ ]?[ ]?[1-9][0-9]{2,3}["
         r" \-]?[0-9]{4}(?:[\-–—][0-9]{1,6})?(?![0-9])"
 
     
@@ -277,6 +315,7 @@ def _judge(text: str, start: int, end: int, labelled: bool = False) -> Iterator[
         plain = PLAIN.match(text, place)
         if (
             plain
+            and not (place and text[place - 1].isascii() and text[place - 1].isalpha())
             and not UNIT.match(text, plain.end())
             and plain.group().strip("0")
             and not plain.group().endswith("00000")
@@ -295,7 +334,7 @@ def _next_group(text: str, place: int, end: int) -> int:
 
 
 def _local_number(text: str, start: int) -> Iterator[Span]:
-    match = re.compile(r"[2-9][0-9]{2,3}[ \-]?[0-9]{4}(?![0-9])").match(text, start)
+    match = re.compile(r"[1-9][0-9]{2,3}[ \-]?[0-9]{4}(?![0-9])").match(text, start)
     if match:
         yield Span(match.start(), match.end(), "landline", "label")
 
