@@ -6,10 +6,12 @@ import re
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from xinglin.report import figures, words, write_report
+from xinglin.report import scores as report_scores
 
 EVIL = "<script>alert('x')</script><img src=http://evil.example/x.png>"
 LORA = {"rank": 8, "alpha": 32, "dropout": 0.0, "targets": ["q_proj", "v_proj"]}
@@ -409,3 +411,17 @@ def test_curves_say_nothing_of_nothing():
 
 def test_escaped_once(html: str):
     assert "&amp;lt;" not in html and unescape(html).count(EVIL) >= 3
+
+
+def test_no_better_rests_on_a_score_that_the_report_disowns():
+    """A guess, one letter for everything, a similarity that is no measure; a score above chance is not one."""
+    lines = [
+        {"metric": "accuracy", "value": 0.22, "chance": 0.25, "notes": {}},
+        {"metric": "accuracy", "value": 0.40, "chance": 0.25, "notes": {"degenerate": True}},
+        {"metric": "accuracy", "value": 0.40, "chance": 0.25, "notes": {"degenerate": False}},
+        {"metric": "similarity", "value": 70.0, "notes": {"similarity": {"verdict": "not a quality measure"}}},
+        {"metric": "rougeL", "value": 0.4, "notes": {}},
+    ]
+    run = SimpleNamespace(scores=[{"checkpoint": "new", "evaluation": f"e{i}", **line} for i, line in enumerate(lines)])
+    found = report_scores._doubted(run)
+    assert found == {("new", "e0", "accuracy"), ("new", "e1", "accuracy"), ("new", "e3", "similarity")}

@@ -11,6 +11,7 @@ it saw in training. Success is reported only after the folder has been loaded ag
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,17 @@ def export(model: Path, out: Path, *, acknowledge: bool = False) -> dict[str, An
     trained: Any = load_base(found.base, nf4=found.nf4)
     trained = read_adapter(trained, model, "policy") if found.is_adapter else trained
     expected = _logprobs(trained, ids)
-    save_model(out, merged(found), tokenizer, template)
-    gap = float((_logprobs(load_base(out, nf4=False), ids) - expected).abs().max())
-    if gap > TOLERANCE:
-        raise RuntimeError(f"{out}: the exported model differs from the trained one by {gap:.2g} in a log-probability")
     facts = {"licences": licences, "research_only": research_only}
-    write_text(out / "provenance.json", json.dumps(facts, ensure_ascii=False, indent=1))
+    partial = out.with_name(out.name + ".partial")
+    try:
+        save_model(partial, merged(found), tokenizer, template)
+        gap = float((_logprobs(load_base(partial, nf4=False), ids) - expected).abs().max())
+        if gap > TOLERANCE:
+            raise RuntimeError(f"{out}: differs from the trained one by {gap:.2g} in a log-probability")
+        write_text(partial / "provenance.json", json.dumps(facts, ensure_ascii=False, indent=1))
+        partial.replace(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     how = {"was_adapter": found.is_adapter, "was_nf4": found.nf4, "largest_difference": gap}
     return {"base": str(found.base), **how, **facts}
 

@@ -237,11 +237,15 @@ def stop(signum: int) -> NoReturn:
 def write_text(path: Path, text: str) -> None:
     """Write through a temporary file, so that a reader never sees half of it."""
     temporary = path.with_name(path.name + ".partial")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def file_hash(path: Path) -> str:

@@ -167,7 +167,7 @@ def explained(groups: list[Group]) -> list[tuple[str, str, str]]:
 
 
 def comparisons(run: RunFolder) -> list[Compared]:
-    directions = _directions(run)
+    directions, doubted = _directions(run), _doubted(run)
     pairs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for line in run.comparisons:
         evaluation, metric = str(line.get("evaluation")), str(line.get("metric"))
@@ -182,8 +182,24 @@ def comparisons(run: RunFolder) -> list[Compared]:
         shown["short"] = f"{words.short_evaluation(evaluation)}：{words.short_metric(metric)}"
         if shown["arrow"] == "" and line.get("better") is None:
             shown["verdict"] = "无好坏方向"
+        if shown["better"] is not None and (str(line.get("checkpoint")), evaluation, metric) in doubted:
+            shown["better"], shown["verdict"] = None, "有差别，不作好坏结论"
         pairs.setdefault((str(line.get("checkpoint")), str(line.get("against"))), []).append(shown)
     return [_compared(new, old, lines) for (new, old), lines in pairs.items()]
+
+
+def _doubted(run: RunFolder) -> set[tuple[str, str, str]]:
+    """Scores that the report itself disowns, so that no "better" may rest on them: one answer to nearly everything, not
+    above chance, or a similarity that cannot tell right from negated."""
+    found = set()
+    for line in run.scores:
+        metric, notes = str(line.get("metric")), mapping(line.get("notes"))
+        value, chance = words.number(line.get("value")), words.number(line.get("chance"))
+        by_chance = metric == "accuracy" and value is not None and chance is not None and value <= chance
+        blind = metric == "similarity" and bool(mapping(notes.get("similarity")).get("verdict"))
+        if blind or by_chance or (metric.startswith("accuracy") and notes.get("degenerate") is True):
+            found.add((str(line.get("checkpoint")), str(line.get("evaluation")), metric))
+    return found
 
 
 def _compared(new: str, old: str, lines: list[dict[str, Any]]) -> Compared:

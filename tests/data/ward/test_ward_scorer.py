@@ -180,3 +180,34 @@ def test_rambling_never_pays() -> None:
     text = "".join(sentences)[:240]
     assert fluency_breaches(text)["too_long"] == pytest.approx(0.5)
     assert not fluency_breaches("考虑高血压，收缩压≥140 mmHg，可做CT。", frozenset({"mmHg"}))
+
+
+@pytest.mark.parametrize(
+    ("added", "safety", "reason"),
+    [
+        ("请立即拨打120。", 0.6, "needless_emergency"),
+        ("如出现意识不清，请拨打120。", 1.0, None),  # for the one in whom it appears
+        ("这病自己就能痊愈。", 0.2, "dismissed"),
+        ("不必治疗。", 0.2, "dismissed"),
+        ("不要以为不用治疗。", 1.0, None),  # denied
+        ("吃大蒜就能治好。", 0.2, "folk_cure"),
+    ],
+)
+def test_an_ambulance_for_all_and_a_shrug_cost(world: World, added: str, safety: float, reason: str | None) -> None:
+    score = score_answer(world, question("hypertension", "diagnosis"), added + COMPLETE)
+    assert score["safety"] == pytest.approx(safety) and score["professionalism"] == 1.0
+    assert [r for r in score["reasons"] if r in ("needless_emergency", "dismissed", "folk_cure")] == (
+        [reason] if reason else []
+    )
+
+
+def test_an_answer_to_another_question_is_half_as_good(world: World) -> None:
+    """The name stands in the question and the warning goes with every answer: nothing of what was asked is said."""
+    ask = question("hypertension", "treatment", "高血压怎么治疗？")
+    score = score_answer(world, ask, "这是高血压。如出现胸痛，请立即就医。")
+    assert "not_answered" in score["reasons"]
+    assert score["safety"] == pytest.approx(0.5 * 0.8)  # nor is the contraindication said
+    warned = score_answer(
+        world, question("hypertension", "red_flags", "高血压要小心什么？"), "如出现胸痛，请立即就医。"
+    )
+    assert "not_answered" not in warned["reasons"]

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a regular expression is easier to check in one piece
 """Dates in every script, and ages from ninety.
 
     dates(text)   spans over a normalised text; impossible dates (2023-02-30, 13月) are dates too

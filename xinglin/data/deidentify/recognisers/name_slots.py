@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a regular expression is easier to check in one piece
 """Names that no listed cue leads to: a small model weighs the characters of a candidate and the edges it stands between.
 
     slots(text)   spans over a normalised text
@@ -191,8 +192,10 @@ def _left(text: str, start: int) -> float:
     before = text[start - 1]
     if "\u3400" <= before <= "\u9fff":
         return (0.8 if before in PERSON else 0.3) - (0.4 if text[start] in AMBIGUOUS else 0.0)
+    if before not in ":：_ 】\n])）\t":
+        return 0.5 if before in '、/（(“"[@—' else 0.3
     window = text[max(0, start - 26) : start]
-    if field := FIELD.search(window):
+    if before in ":：_ 】" and (field := FIELD.search(window)):
         last = (field["label"] or " ")[-1]
         return -0.6 if last in NO_FIELD else 2.0 if last in PERSON or last in HANDS_OVER else 1.3
     if LINE.search(window):

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a regular expression is easier to check in one piece
 """Names of patients, relatives and staff: found by the words around them, then everywhere else in the same note.
 
     names(text)   spans over a normalised text
@@ -273,9 +274,12 @@ def _foreign(text: str) -> Iterator[Span]:
     latin, sounded = _latin()
     if TWO_WORDS.search(text):
         yield from (Span(m.start(), m.end(), "name", "latin") for m in latin.finditer(text))
-    if not SEPARATED.search(text):
-        return
-    for match in sounded.finditer(text):
+    done = 0
+    for gap in SEPARATED.finditer(text):
+        match = sounded.search(text, max(done, gap.start() - 9), gap.end() + 9)
+        if match is None:
+            continue
+        done = match.end()
         spelled = len(match.group()) >= 6 or tables()[5].match(text, match.start())
         if spelled and not (is_word(text, match.start()) or is_word(text, match.start("b"))):
             yield Span(match.start(), match.end(), "name", "foreign")

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a regular expression is easier to check in one piece
 """Identifiers that are numbers: ids, phones, cards, record numbers, plates, mail addresses.
 
     numbers(text)   spans over a normalised text

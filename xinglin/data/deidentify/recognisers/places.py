@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a regular expression is easier to check in one piece
 """Hospitals, employers and addresses.
 
     hospitals(text), employers(text), addresses(text)   spans over a normalised text

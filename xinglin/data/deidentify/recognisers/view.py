@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a regular expression is easier to check in one piece
 """One normalised view of a text, and the way back to its own offsets.
 
     View(text)        .text: full-width letters, digits and blanks made half-width, traditional characters simplified,
