@@ -18,15 +18,16 @@ $(VENV)/installed: pyproject.toml
 quickstart: setup
 	$(BIN)/xinglin run quickstart
 
+# One thread for each worker: two pools of threads on one set of cores wait for each other.
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n auto --dist loadfile
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
 check: setup
-	$(BIN)/ruff format --check xinglin tests
-	$(BIN)/ruff check xinglin tests
+	$(BIN)/ruff format --check xinglin tests bench
+	$(BIN)/ruff check xinglin tests bench
 	$(BIN)/mypy xinglin
 	$(BIN)/python -m pytest -q tests/test_floors.py
 
