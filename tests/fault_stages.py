@@ -57,7 +57,8 @@ def _job(kind: str, out: Path, data: Path, model: Path, fault: Fault | None) -> 
     _record(out)
     if fault is not None:
         _arm(fault)
-    changes = {"micro_batch_tokens": 64, "max_ratio": 1e6} if kind in ("ppo", "grpo") else {"micro_batch_tokens": 64}
+    tokens = 16 if kind == "pretrain" else 64  # documents are short: a micro-batch each
+    changes = {"micro_batch_tokens": tokens, **({"max_ratio": 1e6} if kind in ("ppo", "grpo") else {})}
     run_stage(kind, out, data, model, CONFIGS[kind].model_copy(update=changes))
 
 

@@ -33,6 +33,7 @@ def export(model: Path, out: Path, *, acknowledge: bool = False) -> dict[str, An
     only and that is not acknowledged, `RuntimeError` where the reload differs."""
     if out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: not empty; give --out a new or empty folder")
+    found = describe(model)
     licences = provenance_of(model)
     research_only = sorted(name for name, words in licences.items() if words["research_only"])
     open_ = [name for name in research_only if not licences[name]["acknowledged"]]
@@ -43,7 +44,6 @@ def export(model: Path, out: Path, *, acknowledge: bool = False) -> dict[str, An
             "bound by that: read their licences, then give --acknowledge-research-only (in a recipe "
             "export.acknowledge_research_only: true)"
         )
-    found = describe(model)
     tokenizer, template = load_tokenizer(model)
     ids = torch.tensor([encode_text(tokenizer, PROBE)])
     trained: Any = load_base(found.base, nf4=found.nf4)

@@ -241,7 +241,7 @@ def run_alone(
             return False
         begun = begin_with(key, config, files)
         other = changed(out, begun)
-        if other and not restart:
+        if other and not restart and ((out / "manifest.json").is_file() or any(out.glob("checkpoints/step-*"))):
             raise InputError(
                 f"{out}: holds work that was begun otherwise: {other}; give another --out, run it as it was begun, or "
                 "add --restart to delete that work and begin again"

@@ -122,7 +122,7 @@ def broken_recipe(tmp_path: Path, body: str) -> Path:
 def test_mistakes_before_a_run(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
-    known = "chimed-gpt, iimedgpt, ivygpt, quickstart"
+    known = "chimed-gpt, iimedgpt, ivygpt, label-noise, preferences-compare, quickstart, rank-augmentation"
     refused(xinglin("run", "ivygtp", cwd=work), "recipe 'ivygtp' is neither a file nor one of: ", known)
     body = "name: x\nbase: {tiny: {}}\nstages:\n  sft: {general_share: 0, learning_rate: 1}\n"
     path = broken_recipe(tmp_path, body)

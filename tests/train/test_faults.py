@@ -37,12 +37,21 @@ with exclusive(pathlib.Path(sys.argv[1])):
 TWICE = """
 import os, signal
 from xinglin.run import on_signals
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with on_signals(lambda signum: print("first", flush=True)):
     os.kill(os.getpid(), signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGINT)
     print("second", flush=True)
 """
 Batches = Callable[[int], list[Rows]]
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """A shell that starts the tests in the background has them ignore SIGINT, which `on_signals` respects."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def noisy(step: int) -> list[Rows]:
