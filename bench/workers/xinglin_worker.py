@@ -22,9 +22,9 @@ from xinglin.models.load import load_base, load_tokenizer
 from xinglin.models.packing import Group
 from xinglin.models.trainable import load_trainable
 from xinglin.records import Message, Question
-from xinglin.rollout.decoder import read_weights
 from xinglin.rollout.generator import Decoding
 from xinglin.rollout.local import LocalGenerator
+from xinglin.rollout.weights import read_weights
 from xinglin.run import Stage
 from xinglin.train import causal, engine, policy, preference, rollouts
 

@@ -17,9 +17,9 @@ from xinglin.models.trainable import Trainable, load_trainable
 from xinglin.objectives.policy import kl_estimate, ppo_clip, sum_by_rollout
 from xinglin.objectives.preference import dpo
 from xinglin.records import Answer, Preference
-from xinglin.rollout.decoder import read_weights
 from xinglin.rollout.generator import Decoding
 from xinglin.rollout.local import LocalGenerator
+from xinglin.rollout.weights import read_weights
 
 STARTS = ["full", "lora", "qlora", "lora on an adapter", "qlora on an adapter"]
 

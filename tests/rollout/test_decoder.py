@@ -17,8 +17,9 @@ from transformers import (
 from xinglin.models.load import load_base
 from xinglin.models.trainable import load_trainable
 from xinglin.records import InputError
-from xinglin.rollout.decoder import Request, choose, decode, decode_stream, read_weights
+from xinglin.rollout.decoder import Request, choose, decode, decode_stream
 from xinglin.rollout.generator import Decoding
+from xinglin.rollout.weights import read_weights
 
 STOP = 4
 RNG = np.random.default_rng(0)

@@ -8,10 +8,10 @@ from tiny_models import model, save, shake, tokenizer, training, user
 from xinglin.models.template import TEMPLATES, encode_text, render
 from xinglin.models.trainable import load_trainable
 from xinglin.records import InputError, Message, Question
-from xinglin.rollout.decoder import read_weights
 from xinglin.rollout.generator import Decoding
 from xinglin.rollout.local import LocalGenerator
 from xinglin.rollout.sample import sample_rollouts
+from xinglin.rollout.weights import read_weights
 
 DECODING = Decoding(max_new_tokens=12)
 PROMPTS = [user("头痛三天怎么办"), user("谢谢"), (Message("system", "你是医生"), *user("感冒"))]

@@ -16,8 +16,9 @@ from xinglin.models.attention import plan_paths
 from xinglin.models.load import describe, frozen_dtype, load_base, load_tokenizer
 from xinglin.models.template import Template, encode_text, render, stop_id
 from xinglin.records import Answer
-from xinglin.rollout.decoder import Request, Weights, attend_packed, decode, decode_stream, forward, read_weights
+from xinglin.rollout.decoder import Request, attend_packed, decode, decode_stream, forward
 from xinglin.rollout.generator import Decoding, Logprob, Prompt
+from xinglin.rollout.weights import Weights, read_weights
 
 PACKED_TOKENS = 4096
 

@@ -25,9 +25,9 @@ from xinglin.models.packing import Batch, Group, in_order
 from xinglin.models.trainable import Trainable
 from xinglin.objectives.policy import gae, group_advantages, whiten
 from xinglin.records import Question
-from xinglin.rollout.decoder import read_weights
 from xinglin.rollout.generator import Decoding
 from xinglin.rollout.local import LocalGenerator
+from xinglin.rollout.weights import read_weights
 from xinglin.run import seed_for
 from xinglin.train.engine import autocast
 
