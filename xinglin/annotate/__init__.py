@@ -10,9 +10,11 @@
     labels    settle, labels, next_dispute: what two doctors' votes come to, and the expert's queue
     votes     submit, skip, undo, history
     manage    summary, rating_matrix: the manager's numbers
+    agreement coefficients with intervals for each dimension, pair of raters and month
     audit     verify, backup, restore, dump
     exchange  records in and out, rounds; pairs, TRL, LLaMA-Factory
     label_studio   Label Studio tasks, both ways
+    web       the page itself: `xinglin annotate serve`
 
 A page needs this much:
 
